@@ -1,0 +1,14 @@
+#!/bin/sh
+# Set up a virtual environment and run every check: style, types, tests, branch coverage.
+# PYTHON names the interpreter (3.11 or newer), VENV the environment; arguments go to pytest.
+set -eu
+cd "$(dirname "$0")/.."
+venv=${VENV:-.venv}
+[ -x "$venv/bin/python" ] || "${PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=python3.x tests/check.sh")'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+"$venv/bin/ruff" check
+"$venv/bin/ruff" format --check
+"$venv/bin/mypy"
+rm -f .coverage .coverage.*
+"$venv/bin/python" -m pytest --cov --cov-report=term "$@"
