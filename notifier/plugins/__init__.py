@@ -1,0 +1,1 @@
+"""The delivery plugins, one file each; ``notifier.plugin.PLUGINS`` names them."""
