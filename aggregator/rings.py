@@ -1,0 +1,187 @@
+"""The rings that the aggregator reads: found by themselves, resumed at the checkpoint, forgotten
+when they are gone.
+
+A ring is known by its uuid, never by its name: after a reboot or a change of capacity the same
+engine has another ring, and the position in the old one means nothing there.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from ringbuf import RingInvalid, RingMissing, RingReader, TextReader, descriptor
+from ringbuf.descriptor import Pair
+from ringbuf.reader import Batch
+from ringbuf.survey import RingInfo
+from ringbuf.texts import TextBatch
+
+_log = logging.getLogger("aggregator")
+
+CHECKPOINT_PREFIX = "ring/"
+
+Intern = Callable[[str, str, Mapping[str, str]], int]
+
+
+class Ring:
+    """One ring being read: its readers and the series ids it maps to."""
+
+    def __init__(
+        self, engine: str, pair: Pair, data_dir: Path, checkpoint: bytes | None, intern: Intern
+    ) -> None:
+        """Attach where *checkpoint* left off.
+
+        Raises:
+            RingMissing, RingInvalid, OSError: it can't be attached (now).
+        """
+        state = msgpack.unpackb(checkpoint) if checkpoint else {}
+        self.engine = engine
+        self.uuid = pair.uuid
+        self.lost = int(state.get("lost", 0))
+        self.texts_lost = int(state.get("texts_lost", 0))
+        self._passed = self._texts_passed = 0
+        self._intern = intern
+        self._ids: NDArray[np.int64] = np.zeros(0, np.int64)
+        # No waiting for a ring that isn't there: discovery looks again within a second.
+        position, texts = int(state.get("position", 0)), int(state.get("texts", 0))
+        self.reader = RingReader.attach(
+            engine, data_dir, uuid=pair.uuid, position=position, timeout_s=0
+        )
+        try:
+            self.texts = TextReader.attach(
+                engine, data_dir, uuid=pair.text_uuid, position=texts, timeout_s=0
+            )
+        except BaseException:
+            self.reader.close()
+            raise
+
+    def poll(self) -> Batch:
+        """The next records, with what was lost before them added to ``lost``."""
+        batch = self.reader.poll()
+        batch.lost += self._passed
+        self._passed = 0
+        self.lost += batch.lost
+        return batch
+
+    def skip(self) -> None:
+        """Go to the end of the ring; the next poll reports what was passed over as lost."""
+        self._passed += self.reader.skip()
+        self._texts_passed += self.texts.skip()
+
+    def poll_texts(self) -> TextBatch:
+        """The next free-text alerts, with what was lost before them added to ``texts_lost``."""
+        batch = self.texts.poll()
+        batch.lost += self._texts_passed
+        self._texts_passed = 0
+        self.texts_lost += batch.lost
+        return batch
+
+    def series_ids(self, local: NDArray[np.uint32]) -> NDArray[np.int64]:
+        """The store's ids, shape (n,), of the ring's own series ids *local*, shape (n,).
+
+        An id that the symbol table doesn't have (a damaged slot) counts as the overflow series.
+        """
+        top = int(local.max(initial=0))
+        if top >= len(self._ids):
+            self._learn()
+        if top >= len(self._ids):
+            local = np.where(local < len(self._ids), local, 0)
+        return self._ids[local]
+
+    def _learn(self) -> None:
+        known = len(self._ids)
+        table = self.reader.series
+        new = [table[index] for index in range(known, len(table))]
+        ids = [self._intern(series.name, series.unit, series.labels) for series in new]
+        self._ids = np.concatenate([self._ids, np.array(ids, np.int64)])
+
+    def checkpoint(self) -> bytes:
+        """Where to resume, for the store."""
+        return msgpack.packb(
+            {
+                "engine": self.engine,
+                "position": self.reader.position,
+                "texts": self.texts.position,
+                "lost": self.lost,
+                "texts_lost": self.texts_lost,
+            }
+        )
+
+    def close(self) -> None:
+        """Detach; the ring itself is untouched."""
+        self.reader.close()
+        self.texts.close()
+
+
+class Rings:
+    """All rings of a data directory, by uuid."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        checkpoints: Mapping[str, bytes],
+        intern: Intern,
+        *,
+        skip: bool = False,
+    ) -> None:
+        """Args:
+        checkpoints: values of the store by key.
+        intern: the store's id of a metric, unit and labels.
+        skip: pass over what a known ring holds unread, counting it as lost: reading it keeps
+            crashing this process.
+        """
+        self._data_dir = data_dir
+        self._checkpoints = dict(checkpoints)
+        self._intern = intern
+        self._skip = skip
+        self._troubles: dict[str, str] = {}
+        self.open: dict[str, Ring] = {}
+
+    def discover(self, infos: list[RingInfo]) -> dict[str, bytes | None]:
+        """Attach to new rings and let go of those that no descriptor names; checkpoint values to
+        change."""
+        wanted = {
+            ring_uuid: info.name
+            for info in infos
+            if info.problem is None
+            for ring_uuid in (*info.previous, info.uuid)
+        }
+        changes: dict[str, bytes | None] = {}
+        for gone in self.open.keys() - wanted.keys():
+            self.open.pop(gone).close()
+            changes[CHECKPOINT_PREFIX + gone] = None
+        for ring_uuid, engine in wanted.items():
+            if ring_uuid not in self.open:
+                self._attach(ring_uuid, engine)
+        return changes
+
+    def _attach(self, ring_uuid: str, engine: str) -> None:
+        checkpoint = self._checkpoints.get(CHECKPOINT_PREFIX + ring_uuid)
+        try:
+            pairs = descriptor.read(descriptor.rings_directory(self._data_dir), engine).pairs
+            pair = next((each for each in pairs if each.uuid == ring_uuid), None)
+            if pair is None:
+                return  # replaced a moment ago; discovery will see the new one
+            ring = Ring(engine, pair, self._data_dir, checkpoint, self._intern)
+        except (RingMissing, RingInvalid, OSError, ValueError) as error:
+            if self._troubles.get(ring_uuid) != str(error):
+                _log.warning(
+                    "ring can't be read",
+                    extra={"component": "monitoring", "engine": engine, "problem": str(error)},
+                )
+            self._troubles[ring_uuid] = str(error)
+            return
+        if self._skip and checkpoint:
+            ring.skip()
+        self._troubles.pop(ring_uuid, None)
+        self.open[ring_uuid] = ring
+        _log.info("ring attached", extra={"component": "monitoring", "engine": engine})
+
+    def close(self) -> None:
+        """Detach from all."""
+        for ring in self.open.values():
+            ring.close()
+        self.open.clear()
