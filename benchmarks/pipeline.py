@@ -1,0 +1,194 @@
+"""How fast is the way from a record to rollups, and from a record to a receiver?
+
+Usage:
+  pipeline [--alerts N] [--idle SECONDS]
+
+Options:
+  --alerts N        alerts that are timed from record to receipt [default: 200]
+  --idle SECONDS    how long the idle aggregator's use of the processor is watched [default: 10]
+
+Budgets: 10 million records a second from the ring to rollups on one core; record to receipt p50 <=
+5 ms and p99 <= 20 ms; an idle aggregator at most 1.5 % of a core.  Each answer is checked, or the
+number is void: rollups hold every record, the receiver got every alert once.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RUNS, describe, spread
+from ringbuf import Recorder
+from ringbuf.ownership import holder
+
+ROOT = Path(__file__).parents[1]
+SERIES = 20
+ROUNDS = 8
+CAPACITY = 1 << 18
+
+
+def main(arguments: Mapping[str, Any]) -> int:
+    """Run all three measurements and print them."""
+    print(describe())
+    rollups()
+    receipt(int(arguments["--alerts"]), float(arguments["--idle"]))
+    return 0
+
+
+def rollups() -> None:
+    """Drain full rings through the aggregator's own step, rules included."""
+    from aggregator.configuration import configure
+    from aggregator.process import Aggregator
+    from aggregator.settings import Settings
+
+    rates = []
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            monitoring_data_dir=folder, monitoring_log_dir=str(Path(folder) / "logs")
+        )
+        recorder = Recorder("bench", folder, capacity=CAPACITY)
+        records = [
+            recorder.metric("tick_latency" if number % 2 else "depth", "ms", n=str(number)).record
+            for number in range(SERIES)
+        ]
+        aggregator = Aggregator(configure(settings), queue.Queue())  # type: ignore[arg-type]
+        while aggregator.step() or not aggregator.rings:
+            pass
+        written = 0
+        for _ in range(RUNS):
+            spent_ns = 0
+            for _ in range(ROUNDS):
+                for number in range(CAPACITY - 1):
+                    records[number % SERIES](float(number % 89) + 0.25)
+                written += CAPACITY - 1
+                started = time.perf_counter_ns()
+                while aggregator.step():
+                    pass
+                spent_ns += time.perf_counter_ns() - started
+            rates.append(ROUNDS * (CAPACITY - 1) / spent_ns * 1e3)
+        aggregator.close()
+        recorder.close()
+        counted = _count(Path(folder) / "rollups.db")
+        _unlink(folder)
+    assert counted == written, f"void: {counted} of {written} records in the rollups"
+    print(f"ring to rollups, million records/s   {spread(rates)}   ({SERIES} series, rules on)")
+
+
+def receipt(alerts: int, idle_s: float) -> None:
+    """Time alerts from `record()` here to bytes at a receiver, in the real processes."""
+    arrivals: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder, _receiver(arrivals) as port:
+        with _service(folder, port) as pids:
+            recorder = Recorder("bench", folder)
+            breakers = [
+                recorder.metric("circuit_breaker_active", n=str(number)) for number in range(alerts)
+            ]
+            time.sleep(1.5)  # let the aggregator find the ring: a start isn't what is measured
+            taken_ms, seen = [], set()
+            for number, breaker in enumerate(breakers):
+                started = time.perf_counter_ns()
+                breaker.record(1.0)
+                arrived_ns, name = arrivals.get(timeout=30)
+                taken_ms.append((arrived_ns - started) / 1e6)
+                seen.add(name)
+                assert name == str(number), f"void: {name} came for {number}"
+                time.sleep(0.005)
+            assert len(seen) == alerts and arrivals.empty(), "void: lost or doubled"
+            busy = _busy(pids["aggregator"], idle_s)
+            recorder.close()
+        _unlink(folder)
+    taken_ms.sort()
+    quantile = [taken_ms[min(alerts - 1, int(alerts * q))] for q in (0.5, 0.9, 0.99)]
+    print(
+        f"record to receipt, ms                p50 {quantile[0]:.2f}  p90 {quantile[1]:.2f}  "
+        f"p99 {quantile[2]:.2f}  max {taken_ms[-1]:.2f}   ({alerts} alerts, webhook on loopback)"
+    )
+    print(f"idle aggregator, % of a core         {busy:.2f}   (over {idle_s:g} s)")
+
+
+@contextlib.contextmanager
+def _receiver(arrivals: "queue.SimpleQueue[tuple[int, str]]") -> Iterator[int]:
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrivals.put((time.perf_counter_ns(), json.loads(body)["labels"]["n"]))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextlib.contextmanager
+def _service(folder: str, port: int) -> Iterator[dict[str, int]]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MONITORING_LOG_DIR": str(Path(folder) / "logs"),
+        "MONITORING_ENABLE_WEBHOOK_ALERTS": "true",
+        "MONITORING_WEBHOOK_URL": f"http://127.0.0.1:{port}/",
+        "MONITORING_DELIVERY_RATE_PER_SECOND": "100",
+    }
+    service = subprocess.Popen(
+        [sys.executable, "-m", "cli", "--data-dir", folder, "run"],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        locks = {name: Path(folder) / f"{name}.lock" for name in ("aggregator", "notifier")}
+        while not all(holder(lock) for lock in locks.values()):
+            assert service.poll() is None, "the service ended"
+            time.sleep(0.02)
+        yield {name: holder(lock) or 0 for name, lock in locks.items()}
+    finally:
+        service.terminate()
+        service.wait(60)
+
+
+def _busy(pid: int, seconds: float) -> float:
+    """Use of the processor by *pid* over *seconds*, in percent of a core."""
+
+    def spent() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    before, started = spent(), time.monotonic()
+    time.sleep(seconds)
+    ticks = os.sysconf("SC_CLK_TCK")
+    return 100 * (spent() - before) / ticks / (time.monotonic() - started)
+
+
+def _count(path: Path) -> int:
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        return int(db.execute("SELECT sum(count) FROM base").fetchone()[0])
+
+
+def _unlink(folder: str) -> None:
+    """Remove the ring's shared memory: only this benchmark's own."""
+    for descriptor in (Path(folder) / "rings").glob("*.json"):
+        current = json.loads(descriptor.read_text())["current"]
+        for name in (current["segment"], current["text_segment"]):
+            (Path("/dev/shm") / name.lstrip("/")).unlink(missing_ok=True)
