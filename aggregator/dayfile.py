@@ -164,6 +164,8 @@ def verify(file: BinaryIO) -> Verified:
             torn = True
             continue
         try:
+            if member.state is State.DAMAGED:
+                raise MemberDamaged("not a member")
             found = 0
             for block in _inflated(file, member):
                 found += block.count(b"\n")
@@ -196,12 +198,9 @@ def is_readable(file: BinaryIO, member: Member) -> bool:
 def _member_at(file: BinaryIO, offset: int, size: int) -> Member:
     file.seek(offset)
     head = file.read(_HEADER_BYTES)
-    if head.startswith(_SIGNATURE):
-        found = _ours(file, offset, size, head)
-    elif head.startswith(_SIGNATURE[:3]) and len(head) > 3:
-        found = _foreign(file, offset, size)
-    else:
-        found = None
+    found = _ours(file, offset, size, head) if head.startswith(_SIGNATURE) else None
+    if found is None and head.startswith(_SIGNATURE[:3]) and len(head) > 3:
+        found = _foreign(file, offset, size)  # or ours, with what it says of itself damaged
     if found is not None:
         return found
     if _SIGNATURE.startswith(head):  # so short that the file ends in it

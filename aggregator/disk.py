@@ -10,8 +10,10 @@ import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from aggregator.rollup import Rollup, merge
 from aggregator.store import Store
@@ -23,6 +25,8 @@ _log = logging.getLogger("aggregator")
 # Transitions that wait for a writable log; beyond it updates are dropped first, and every drop is
 # counted.
 MAX_UNLOGGED = 20_000
+# How often the store's write-ahead log is folded into its file.
+TIDY_S = 10.0
 
 # Checkpoint key: how far the alert log was when the checkpoint was committed.
 LOG_KEY = "log"
@@ -36,7 +40,7 @@ class Commit:
     key."""
 
     rollups: list[Rollup] = field(default_factory=list)
-    lost: dict[tuple[str, int], int] = field(default_factory=dict)
+    lost: dict[tuple[str, int], int | None] = field(default_factory=dict)
     values: dict[str, bytes | None] = field(default_factory=dict)
 
     def add(self, later: "Commit") -> None:
@@ -47,8 +51,13 @@ class Commit:
             merged[key] = merge(merged[key], rollup) if key in merged else rollup
         self.rollups = list(merged.values())
         for place, count in later.lost.items():
-            self.lost[place] = self.lost.get(place, 0) + count
+            self.lose(place, count)
         self.values.update(later.values)
+
+    def lose(self, place: tuple[str, int], count: int | None) -> None:
+        """Add *count* losses of (engine, start); None: nobody knows how many, and so is the sum."""
+        before = self.lost.get(place, 0)
+        self.lost[place] = None if before is None or count is None else before + count
 
 
 class Disk:
@@ -70,11 +79,11 @@ class Disk:
         self._wall_ns = wall_ns
         self._unlogged: list[Transition] = []
         self._uncommitted: Commit | None = None
-        self._jobs: queue.SimpleQueue[tuple[list[Transition], Commit | None] | None]
-        self._jobs = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         # Two counters, each written by one thread: no lock, no lost update.
         self._submitted = 0
         self._finished = 0
+        self._tidy_s = time.monotonic() + TIDY_S
         self.dropped = 0
         self.problem: str | None = None
         self._thread: threading.Thread | None = None
@@ -89,11 +98,15 @@ class Disk:
 
     def submit(self, transitions: list[Transition], commit: Commit | None = None) -> None:
         """Log *transitions*, then commit; returns at once unless inline."""
+        self.run(partial(self._work, transitions, commit))
+
+    def run(self, job: Callable[[], object]) -> None:
+        """Have *job* done by the disk's thread, after what was submitted before."""
         if self._thread is None:
-            self._work(transitions, commit)
+            job()
             return
         self._submitted += 1
-        self._jobs.put((transitions, commit))
+        self._jobs.put(job)
 
     def close(self, timeout_s: float) -> bool:
         """Finish what was submitted; False if the disk didn't within *timeout_s*."""
@@ -106,7 +119,7 @@ class Disk:
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                self._work(*job)
+                job()
             finally:
                 self._finished += 1
 
@@ -121,6 +134,17 @@ class Disk:
             self._uncommitted = commit
         if logged:
             self._commit()
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Keep the store's write-ahead log short; readers' work otherwise lets it grow."""
+        if time.monotonic() < self._tidy_s:
+            return
+        self._tidy_s = time.monotonic() + TIDY_S
+        try:
+            self._store.checkpoint_wal()
+        except (sqlite3.Error, OSError) as error:
+            self._say(f"rollups: {error}")
 
     def _append(self, new: Sequence[Transition]) -> bool:
         try:

@@ -7,9 +7,7 @@ everything else here reads the stores or appends a decision, as a command would.
 import contextlib
 import json
 import logging
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
@@ -19,6 +17,7 @@ from typing import Any, Self
 
 from aggregator import query
 from aggregator.configuration import configure
+from aggregator.launch import LaunchError, launch, wait_until_ready
 from aggregator.settings import Settings
 from notifier import standing
 from notifier.alert import Alert
@@ -33,10 +32,6 @@ _log = logging.getLogger("aggregator")
 _START_TIMEOUT_S = 10.0
 _EMITTED_TIMEOUT_S = 1.0
 _POLL_S = 0.02
-_LOG_LIMIT_BYTES = 10 * 1024 * 1024
-# Starts the service and is gone: the engine keeps no child, and its end or signals don't reach the
-# service.
-_LAUNCHER = "import subprocess, sys; subprocess.Popen(sys.argv[1:], start_new_session=True)"
 
 
 class MonitoringService:
@@ -211,60 +206,12 @@ class MonitoringService:
                 self._metrics[key] = metric
         return metric
 
-    # the service
-
     def _join_or_start(self) -> None:
-        lock = self._data_dir / "service.lock"
-        if self._held(lock):
-            return
         try:
-            self._start_service()
-        except OSError as error:
+            if holder(self._data_dir / "service.lock") is None:
+                wait_until_ready(self._settings, launch(self._settings), _START_TIMEOUT_S)
+        except (OSError, LaunchError, subprocess.SubprocessError) as error:
             _log.error(
                 "monitoring service can't be started, the engine goes on",
                 extra={"component": "monitoring", "problem": str(error)},
             )
-            return
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not (self._held(lock) and self._held(self._data_dir / "aggregator.lock")):
-            if time.monotonic() > deadline:
-                _log.error(
-                    "monitoring service didn't start, the engine goes on",
-                    extra={"component": "monitoring", "see": str(self._log_dir / "service.log")},
-                )
-                return
-            time.sleep(0.02)
-
-    def _held(self, lock: Path) -> bool:
-        try:
-            return holder(lock) is not None
-        except OSError:
-            return False
-
-    def _start_service(self) -> None:
-        """Start the service in its own session; settings and secrets go through a pipe."""
-        for folder in (self._data_dir, self._log_dir):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        values = self._settings.revealed()
-        values["monitoring_data_dir"] = str(self._data_dir)
-        values["monitoring_log_dir"] = str(self._log_dir)
-        package_root = str(Path(__file__).parents[1])
-        path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "aggregator.service"]
-        with self._open_log() as log:
-            launcher = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command],
-                env={**os.environ, "PYTHONPATH": path},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-            launcher.communicate(json.dumps(values).encode(), timeout=_START_TIMEOUT_S)
-
-    def _open_log(self) -> Any:
-        """The service's log file, appended to; a large one is set aside first."""
-        path = self._log_dir / "service.log"
-        if path.exists() and path.stat().st_size > _LOG_LIMIT_BYTES:
-            path.replace(path.with_suffix(".log.1"))
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-        return os.fdopen(os.open(path, flags, 0o600), "ab")

@@ -37,6 +37,8 @@ def engine_state(info: RingInfo, now_ns: int, lapse_ns: int) -> tuple[str, str]:
         now_ns: CLOCK_MONOTONIC of this boot.
         lapse_ns: how long without record or heartbeat is silence.
     """
+    if info.problem is not None and info.alive:
+        return ALIVE, ""  # just being opened; one that stays unreadable is Engines' business
     if info.clean_end:
         return STOPPED, ""
     if not info.alive:

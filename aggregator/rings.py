@@ -42,6 +42,10 @@ class Ring:
         self.uuid = pair.uuid
         self.lost = int(state.get("lost", 0))
         self.texts_lost = int(state.get("texts_lost", 0))
+        # Whether its engine closed it, as far as the last look around saw.
+        self.ended = False
+        # Whether records of an earlier ring were lost with a reboot, nobody knows how many.
+        self.gap_unknown = False
         self._passed = self._texts_passed = 0
         self._intern = intern
         self._ids: NDArray[np.int64] = np.zeros(0, np.int64)
@@ -103,6 +107,8 @@ class Ring:
         return msgpack.packb(
             {
                 "engine": self.engine,
+                "boot": self.reader.boot_id,
+                "done": self.ended and self.reader.unread == 0,
                 "position": self.reader.position,
                 "texts": self.texts.position,
                 "lost": self.lost,
@@ -141,24 +147,39 @@ class Rings:
         self.open: dict[str, Ring] = {}
 
     def discover(self, infos: list[RingInfo]) -> dict[str, bytes | None]:
-        """Attach to new rings and let go of those that no descriptor names; checkpoint values to
-        change."""
-        wanted = {
+        """Attach to new rings and let go of those that no descriptor names.
+
+        Returns:
+            Checkpoint values to change.
+        """
+        named = {
             ring_uuid: info.name
             for info in infos
             if info.problem is None
             for ring_uuid in (*info.previous, info.uuid)
         }
+        # A descriptor or segment that can't be read just now says nothing about what is attached.
+        unsure = {info.name for info in infos if info.problem is not None}
         changes: dict[str, bytes | None] = {}
-        for gone in self.open.keys() - wanted.keys():
-            self.open.pop(gone).close()
-            changes[CHECKPOINT_PREFIX + gone] = None
-        for ring_uuid, engine in wanted.items():
+        for ring in [*self.open.values()]:
+            if ring.uuid not in named and ring.engine not in unsure:
+                self.open.pop(ring.uuid).close()
+                changes[CHECKPOINT_PREFIX + ring.uuid] = None
+        for ring_uuid, engine in named.items():
             if ring_uuid not in self.open:
-                self._attach(ring_uuid, engine)
+                self._attach(ring_uuid, engine, changes, named)
+        for info in infos:
+            if info.uuid in self.open:
+                self.open[info.uuid].ended = info.clean_end
         return changes
 
-    def _attach(self, ring_uuid: str, engine: str) -> None:
+    def _attach(
+        self,
+        ring_uuid: str,
+        engine: str,
+        changes: dict[str, bytes | None],
+        named: Mapping[str, str],
+    ) -> None:
         checkpoint = self._checkpoints.get(CHECKPOINT_PREFIX + ring_uuid)
         try:
             pairs = descriptor.read(descriptor.rings_directory(self._data_dir), engine).pairs
@@ -176,9 +197,27 @@ class Rings:
             return
         if self._skip and checkpoint:
             ring.skip()
+        if checkpoint is None:
+            ring.gap_unknown = self._forget_earlier(ring, changes, named)
         self._troubles.pop(ring_uuid, None)
         self.open[ring_uuid] = ring
         _log.info("ring attached", extra={"component": "monitoring", "engine": engine})
+
+    def _forget_earlier(
+        self, ring: Ring, changes: dict[str, bytes | None], named: Mapping[str, str]
+    ) -> bool:
+        """Drop checkpoints of the engine's rings that are gone; whether one was cut off by a
+        reboot.
+        """
+        cut = False
+        for key, value in [*self._checkpoints.items()]:
+            state = msgpack.unpackb(value)
+            if state["engine"] != ring.engine or key.removeprefix(CHECKPOINT_PREFIX) in named:
+                continue
+            cut = cut or (state["boot"] != ring.reader.boot_id and not state["done"])
+            del self._checkpoints[key]
+            changes[key] = None
+        return cut
 
     def close(self) -> None:
         """Detach from all."""

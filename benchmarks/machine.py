@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUNS = 7
+SLICES = 20
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,10 @@ class Runs:
     def maximum(self) -> float:
         return max(self.values)
 
+    def ratio(self, peer: "Runs") -> float:
+        """Median of the ratios to *peer*, run by run: both had the same moment of the machine."""
+        return statistics.median(a / b for a, b in zip(self.values, peer.values, strict=True))
+
 
 @dataclass(frozen=True)
 class Quantiles:
@@ -43,6 +48,12 @@ class Quantiles:
     p50: float
     p99: float
     p999: float
+
+    @classmethod
+    def median(cls, rounds: Sequence["Quantiles"]) -> "Quantiles":
+        """Each quantile's median over several rounds."""
+        p50s, p99s, p999s = zip(*((one.p50, one.p99, one.p999) for one in rounds), strict=True)
+        return cls(*(statistics.median(values) for values in (p50s, p99s, p999s)))
 
 
 def facts() -> dict[str, str]:
@@ -59,13 +70,18 @@ def facts() -> dict[str, str]:
 
 
 def in_turn(measurements: Mapping[str, Callable[[], float]], runs: int = RUNS) -> dict[str, Runs]:
-    """Do each measurement once, then each a second time, and so on; one extra round warms up."""
+    """Do the measurements by turns: each run is the mean of many short slices of each.
+
+    Whatever else the machine does then falls on all of them alike.  One extra run warms up.
+    """
     values: dict[str, list[float]] = {name: [] for name in measurements}
     for number in range(runs + 1):
-        for name, measure in measurements.items():
-            value = measure()
-            if number:
-                values[name].append(value)
+        slices: dict[str, list[float]] = {name: [] for name in measurements}
+        for _ in range(SLICES):
+            for name, measure in measurements.items():
+                slices[name].append(measure())
+        for name, found in slices.items() if number else ():
+            values[name].append(statistics.fmean(found))
     return {name: Runs(tuple(found)) for name, found in values.items()}
 
 

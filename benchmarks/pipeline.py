@@ -47,7 +47,7 @@ def main(arguments: Mapping[str, Any]) -> int:
 def rollups() -> None:
     """Drain full rings through the aggregator's own step, rules included."""
     from aggregator.configuration import configure
-    from aggregator.process import Aggregator
+    from aggregator.cycle import Aggregator
     from aggregator.settings import Settings
 
     rates = []

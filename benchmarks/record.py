@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import (
+    SLICES,
     Quantiles,
     Runs,
     describe,
@@ -77,12 +78,16 @@ def measure(calls: int, runs: int, file: str | None) -> int:
             "multiprocessing.Queue.put": stack.enter_context(_queue()),
         }
         loops = in_turn({name: _loop(one, calls) for name, one in subjects.items()}, runs)
-        spreads = {name: _spread(one, calls) for name, one in subjects.items()}
+        rounds = [
+            {name: _quantiles(one, calls // runs) for name, one in subjects.items()}
+            for _ in range(runs)
+        ]
+    spreads = {name: Quantiles.median([one[name] for one in rounds]) for name in subjects}
     return _report(loops, spreads, file)
 
 
 def _loop(subject: Subject, calls: int) -> Callable[[], float]:
-    count = calls // subject.share
+    count = calls // subject.share // SLICES
 
     def once() -> float:
         cost = per_call_ns(subject.call, VALUE, count)
@@ -92,11 +97,11 @@ def _loop(subject: Subject, calls: int) -> Callable[[], float]:
     return once
 
 
-def _spread(subject: Subject, calls: int) -> Quantiles:
-    count = calls // subject.share
-    spread = single_calls(subject.call, VALUE, count)
+def _quantiles(subject: Subject, calls: int) -> Quantiles:
+    count = max(1, calls // subject.share)
+    found = single_calls(subject.call, VALUE, count)
     subject.after(count)
-    return spread
+    return found
 
 
 @contextmanager
@@ -179,18 +184,18 @@ def _nothing(count: int) -> None:
 
 def _report(loops: dict[str, Runs], spreads: dict[str, Quantiles], file: str | None) -> int:
     print(describe())
-    peer = loops[PEER].median
+    peer = loops[PEER]
     rows = []
     for name, runs in loops.items():
         spread = spreads[name]
         numbers = (runs.median, runs.minimum, runs.maximum, spread.p50, spread.p99, spread.p999)
-        rows.append([name, *(f"{number:,.0f}" for number in numbers), f"{runs.median / peer:.2f}"])
+        rows.append([name, *(f"{number:,.0f}" for number in numbers), f"{runs.ratio(peer):.2f}"])
     heading = f"ns per call: a loop ({len(loops[OURS].values)} runs, in turn), and single calls"
     columns = ["", "median", "min", "max", "p50", "p99", "p99.9", "x peer"]
     show(heading, columns, rows)
     print("\nevery run of ours, ns:", *(f"{value:.0f}" for value in loops[OURS].values))
     print("a reader got every record of every run")
-    ratio, p99 = loops[OURS].median / peer, spreads[OURS].p99
+    ratio, p99 = loops[OURS].ratio(peer), spreads[OURS].p99
     good = ratio <= BUDGET_RATIO and p99 < BUDGET_P99_NS
     print(
         f"budget: {ratio:.2f} x {PEER} (at most {BUDGET_RATIO}), "

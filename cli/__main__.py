@@ -9,7 +9,8 @@ time is theirs alone.
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cli import arguments
 from cli.problems import Failed, UsageError
@@ -23,6 +24,8 @@ _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if given[:1] == ["help"]:
+        given = [*given[1:], "--help"]
     _open_missing_streams()
     code = 0
     try:
@@ -39,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(argv: list[str]) -> int:
     """Run the command; every problem becomes one line and an exit code."""
-    monitoring = any(c.monitoring and words[0] in argv for words, c in COMMANDS.items())
+    monitoring = any(each.monitoring and words[-1] in argv for words, each in COMMANDS.items())
     try:
-        return _run(argv)
+        given, words, rest = arguments.split(argv)
+        monitoring = words in COMMANDS and COMMANDS[words].monitoring
+        return _run(given, words, rest)
     except UsageError as error:
         _say(str(error))
         return UNKNOWN if monitoring else USAGE
@@ -63,10 +68,8 @@ def _guarded(argv: list[str]) -> int:
     return UNKNOWN if monitoring else FAILED
 
 
-def _run(argv: list[str]) -> int:
-    if argv[:1] == ["help"]:
-        argv = [*argv[1:], "--help"]
-    given, words, rest = arguments.split(argv)
+def _run(given: Mapping[str, Any], words: tuple[str, ...], rest: list[str]) -> int:
+    """Run what a command line asks for, taken apart: options before it, its words, the rest."""
     if given.get("--version"):
         print(f"{PROGRAM} {_version()}")
         return 0

@@ -46,5 +46,10 @@ def reason(args: Mapping[str, Any]) -> str:
 
 def unattended(where: Place) -> None:
     """Tell the operator when nobody is there to act on what was decided."""
-    if where.service_pid() is None:
+    try:
+        attended = where.service_pid() is not None
+    except OSError as error:  # the decision is on disk all the same
+        render.note(f"can't tell whether a service runs on {where.data_dir}: {error}")
+        return
+    if not attended:
         render.note(f"no service runs on {where.data_dir}: the next one will act on this")

@@ -162,7 +162,7 @@ class _Demo:
         score = "-" if self._client.score is None else f"{self._client.score:+.2f}"
         return (
             f"{run.elapsed_s:6.1f} s  {engine.messages:,} messages ({rate:,.0f}/s)  "
-            f"{engine.trades:,} trades  PnL {engine.pnl:+,.2f} USDT  sentiment {score}"
+            f"{engine.trades:,} trades  PnL {engine.pnl:+,.2f}  sentiment {score}"
         )
 
 

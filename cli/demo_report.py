@@ -5,10 +5,11 @@ the demo can't claim what the service doesn't know.
 """
 
 import json
+import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,27 +23,9 @@ from cli.render import Cell, Column, Look, Styled
 from cli.sentiment import SentimentClient
 from notifier.alert import Alert, parse_rfc3339
 
-_ROLLUP_COLUMNS = (
-    Column("metric"),
-    Column("labels"),
-    Column("from"),
-    Column("count", right=True),
-    Column("min", right=True),
-    Column("avg", right=True),
-    Column("p50", right=True),
-    Column("p99", right=True),
-    Column("max", right=True),
-    Column("unit"),
-)
-_ALERT_COLUMNS = (
-    Column("rule"),
-    Column("labels"),
-    Column("severity"),
-    Column("state"),
-    Column("value"),
-    Column("since"),
-    Column("lasted", right=True),
-)
+_STATS = ("min", "avg", "p50", "p99", "max")
+_NARROW = ("avg", "p99", "max")  # what fits 80 columns
+_WIDE_COLUMNS = 120
 _LOOK_S = 0.05
 
 
@@ -136,11 +119,28 @@ def _run(how: Look, results: Results) -> None:
 def _rollups(how: Look, where: Place, results: Results) -> None:
     rows = list(_rollup_rows(how, where, results))
     spans = {row["interval_seconds"] for row in rows}
-    _heading(how, " ".join(["Rollups of", *(times.spoken(seconds) for seconds in sorted(spans))]))
+    spoken = " and ".join(times.spoken(seconds) for seconds in sorted(spans))
+    shared = ", with what earlier runs recorded in them" if results.before.written else ""
+    _heading(how, f"Rollups of {spoken or 'this run'}{shared}")
+    stats = _STATS if _wide(how) else _NARROW
+    columns = [Column("metric"), Column("of"), Column("count", right=True)]
+    columns += [*(Column(stat, right=True) for stat in stats), Column("unit"), Column("from")]
+    if len({row["interval_start"] for row in rows}) < 2 and not _wide(how):
+        columns.pop()
     if rows:
-        render.table(how, _ROLLUP_COLUMNS, [_rollup_cells(row, how) for row in rows])
+        cells = [_rollup_cells(row, stats, how)[: len(columns)] for row in rows]
+        render.table(how, columns, cells)
     else:
         render.line(how, "none")
+
+
+def _wide(how: Look) -> bool:
+    return not how.terminal or shutil.get_terminal_size().columns >= _WIDE_COLUMNS
+
+
+def _of(labels: Mapping[str, str]) -> str:
+    """What tells series of one metric apart: all but the engine, which is the same for all."""
+    return " ".join(labels[name] for name in sorted(labels) if name != "engine")
 
 
 def _rollup_rows(how: Look, where: Place, results: Results) -> Iterator[Mapping[str, Any]]:
@@ -161,18 +161,15 @@ def _rollup_rows(how: Look, where: Place, results: Results) -> Iterator[Mapping[
         render.line(how, str(problem))
 
 
-def _rollup_cells(row: Mapping[str, Any], how: Look) -> list[Cell]:
-    own = {name: text for name, text in row["labels"].items() if name != "engine"}
+def _rollup_cells(row: Mapping[str, Any], stats: Sequence[str], how: Look) -> list[Cell]:
     start_ns = parse_rfc3339(row["interval_start"])
-    start = times.show_ns(start_ns, utc=how.utc, precision="minutes")[11:16]
-    marked = " (open)" if row["partial"] else ""
     return [
         row["metric"],
-        render.labels(own),
-        start + marked,
+        _of(row["labels"]),
         f"{row['count']:,}",
-        *(render.number(row[name]) for name in ("min", "avg", "p50", "p99", "max")),
+        *(render.number(row[stat]) for stat in stats),
         row["unit"],
+        times.show_ns(start_ns, utc=how.utc, precision="minutes")[11:16],
     ]
 
 
@@ -184,8 +181,10 @@ def _alerts(how: Look, where: Place, results: Results) -> None:
         render.line(how, str(problem))
     shown = [alert for alert in everything if alert.last_seen_ns >= results.began_ns]
     _heading(how, f"Alerts ({results.received:,} messages reached the sink)")
+    columns = [Column("rule"), Column("of"), Column("severity"), Column("state")]
+    columns += [Column("lasted", right=True), *([Column("value")] if _wide(how) else [])]
     if shown:
-        render.table(how, _ALERT_COLUMNS, [_alert_cells(alert, how) for alert in reversed(shown)])
+        render.table(how, columns, [_alert_cells(alert, how) for alert in reversed(shown)])
     else:
         render.line(how, "none")
 
@@ -194,12 +193,11 @@ def _alert_cells(alert: Alert, how: Look) -> list[Cell]:
     lasted_ns = (alert.resolved_ns or times.now_ns()) - alert.started_ns
     return [
         alert.rule,
-        render.labels(alert.labels),
+        _of(alert.labels),
         Styled(alert.severity.word, alert.severity.word),
         alert.state,
-        measured(alert),
-        times.show_ns(alert.started_ns, utc=how.utc),
         times.spoken(lasted_ns / times.NS),
+        *([measured(alert)] if _wide(how) else []),
     ]
 
 

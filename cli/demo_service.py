@@ -9,8 +9,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -20,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cli import incidents, place
 from cli.place import Place
 from cli.problems import Failed, UsageError
-from ringbuf.ownership import holder
 from ringbuf.survey import survey
 
 if TYPE_CHECKING:
@@ -31,9 +28,6 @@ RULES_FILE = "demo.toml"
 _CONFIG = "MONITORING_CONFIG"
 _NOTE_FILE = "demo.json"  # the sink's port and the pid of the service that posts there
 _DELIVERIES_PER_S = 20.0  # the demo shows each alert; a digest would hide how fast they arrive
-_LOG_FILE = "service.log"
-_ROOT = Path(__file__).parents[1]  # the packages are there, installed or not
-_START_S = 30.0
 _STOP_S = 30.0
 
 
@@ -169,62 +163,27 @@ def start_service(settings: "Settings", at: Place, claim: Claim) -> Iterator[int
     Raises:
         Failed: it doesn't start, or the one that was found is gone.
     """
-    launched = _launch(settings, at) if claim.pid is None else None
-    pid = launched.pid if launched else claim.pid
+    from aggregator.launch import LaunchError, launch, wait_until_ready
+
     try:
-        _wait_until_ready(pid, launched, at)
-        yield pid or 0
+        pid = launch(settings) if claim.pid is None else claim.pid
+        wait_until_ready(settings, pid)
+    except LaunchError as error:
+        raise Failed(str(error)) from None
+    try:
+        yield pid
     finally:
         if claim.own:
-            _stop(pid, launched, at)
+            _stop(pid, at)
 
 
-def _launch(settings: "Settings", at: Place) -> "subprocess.Popen[bytes]":
-    at.log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH", "")]))
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    with os.fdopen(os.open(at.log_dir / _LOG_FILE, flags, 0o600), "ab") as output:
-        service = subprocess.Popen(
-            [sys.executable, "-m", "aggregator.service"],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    assert service.stdin is not None
-    with contextlib.suppress(BrokenPipeError), service.stdin as pipe:
-        pipe.write(json.dumps(settings.revealed()).encode())
-    return service
-
-
-def _wait_until_ready(
-    pid: int | None, launched: "subprocess.Popen[bytes] | None", at: Place
-) -> None:
-    """Wait until *pid* is the service and its aggregator works."""
-    log = at.log_dir / _LOG_FILE
-    deadline = time.monotonic() + _START_S
-    while at.service_pid() != pid or holder(at.data_dir / "aggregator.lock") is None:
-        if launched is not None and launched.poll() is not None:
-            last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-            raise Failed(f"the service didn't start: {' '.join(last)} (see {log})")
-        if time.monotonic() > deadline:
-            raise Failed(f"the service isn't ready after {_START_S:g} s: see {log}")
-        time.sleep(0.02)
-
-
-def _stop(pid: int | None, launched: "subprocess.Popen[bytes] | None", at: Place) -> None:
+def _stop(pid: int, at: Place) -> None:
     """End the service in order: it takes in what the rings hold and delivers what is due."""
-    if launched is not None:
-        launched.terminate()
-        try:
-            launched.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            launched.kill()
-            launched.wait()
-        return
-    if pid and at.service_pid() == pid:
+    if at.service_pid() == pid:
         os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_S
-    while at.service_pid() == pid and time.monotonic() < deadline:
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            return
         time.sleep(0.02)

@@ -1,7 +1,7 @@
 """The alerts of the place that a command works on, and what its arguments mean among them.
 
-Reading is :mod:`notifier.standing`'s; here trouble becomes one line for the operator that names what
-there is instead.
+Reading is :mod:`notifier.standing`'s; here trouble becomes one line for the operator that names
+what there is instead.
 """
 
 from collections.abc import Iterable

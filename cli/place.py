@@ -100,7 +100,7 @@ def _log_dir(data_dir: Path, service: Mapping[str, Any], named: str | None, orig
         return Path(os.path.normpath(data_dir / os.path.relpath(theirs, service["data_dir"])))
     # A relative setting depends on where the command was started, the service's own word doesn't.
     if named and Path(named).is_absolute() and not _same(theirs, own):
-        if _holder(data_dir / SERVICE_LOCK) is not None:
+        if _is_held(data_dir / SERVICE_LOCK):
             raise Failed(
                 f"{origin} says {own}, but the service on {data_dir} logs to {theirs}: "
                 f"remove the setting, or stop the service"
@@ -123,6 +123,13 @@ def _read_service(data_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        return _holder(lock) is not None
+    except OSError:
+        return True  # another user's: in doubt it is
 
 
 def _holder(lock: Path) -> int | None:

@@ -6,6 +6,7 @@ engines that died is read by its own name, or when the ring itself is gone.
 
 import gzip
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,8 @@ def _find(data_dir: Path, word: str, last: int) -> Dump:
     if info is None:
         names = ", ".join([*rings, *saved]) or "none yet"
         raise Failed(f"no ring {word!r} in {data_dir}{suggestion(word, rings)} (rings: {names})")
-    of_engine = [path for name, path in saved.items() if name.startswith(f"{word}-")]
+    stamped = re.compile(re.escape(word) + r"-\d{8}T\d+Z")
+    of_engine = [path for name, path in saved.items() if stamped.fullmatch(name)]
     if info.problem is None:
         if of_engine:
             newest = _name(of_engine[-1])

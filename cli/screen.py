@@ -5,6 +5,7 @@ stopped pager never holds up the engine.
 """
 
 import queue
+import shutil
 import sys
 import threading
 import time
@@ -68,6 +69,7 @@ class Screen:
             if text:
                 self._write(text + "\n")
             return
+        text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps can't be undone
         if text or self._shown:
             self._write("\r" + text.ljust(self._shown) + ("" if text else "\r"))
         self._shown = len(text)

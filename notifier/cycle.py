@@ -69,6 +69,7 @@ class Notifier:
     ) -> None:
         self._settings = settings
         self._reopen_ns = round(settings.reopen_s * SECOND_NS)
+        self._keep_ns = round(settings.keep_s * SECOND_NS)
         self.journal = Journal(settings.alerts_dir / "acknowledgements.jsonl")
         self._decisions = Decisions()
         self._write_down = write_down or self._append
@@ -139,6 +140,7 @@ class Notifier:
     def _start(self, now: Now) -> None:
         """Take up where the last process was when it ended, in whatever way."""
         self._drift_ns = now.wall_ns - now.ns
+        self.intake.forgotten_ns = now.ns - self._keep_ns
         report = json.loads(self._keeper.meta("health") or "{}")
         self.dispatcher.recall(self._keeper.counts(), report.get("plugins", ()))
         for entry in self.book.entries.values():
@@ -278,8 +280,8 @@ class Notifier:
     def _each_minute(self, now: Now) -> None:
         self.dispatcher.overdue(now.ns)
         self.intake.expire(now.wall_ns)
-        keep_ns = round(self._settings.keep_s * SECOND_NS)
-        self._keeper.expire(now.ns - keep_ns, now.ns - _UPDATES_KEPT_NS)
+        self.intake.forgotten_ns = now.ns - self._keep_ns
+        self._keeper.expire(now.ns - self._keep_ns, now.ns - _UPDATES_KEPT_NS)
 
     def _write_expiries(self, now: Now) -> None:
         """Write down that acks ended, once what follows from it is on disk."""

@@ -25,16 +25,7 @@ def expire(db: sqlite3.Connection, before_ns: int, updates_before_ns: int) -> in
     ).fetchall()
     gone: Counter[str] = Counter()
     for (alert,) in alerts:
-        db.execute("DELETE FROM alerts WHERE id = ?", (alert,))
-        gone["removed_told"] += db.execute("DELETE FROM told WHERE alert = ?", (alert,)).rowcount
-        for (state,) in db.execute(
-            "DELETE FROM deliveries WHERE alert = ? RETURNING CASE first WHEN 1 THEN state END",
-            (alert,),
-        ).fetchall():
-            gone[f"removed_{state}"] += state is not None
-        gone["removed_transitions"] += db.execute(
-            "DELETE FROM transitions WHERE alert = ?", (alert,)
-        ).rowcount
+        _remove(db, alert, gone)
     gone["removed_alerts"] += len(alerts)
     rows = db.execute(
         """DELETE FROM transitions WHERE id IN
@@ -55,3 +46,16 @@ def expire(db: sqlite3.Connection, before_ns: int, updates_before_ns: int) -> in
         [(name, number) for name, number in gone.items() if number],
     )
     return len(alerts) + rows + orphans + others
+
+
+def _remove(db: sqlite3.Connection, alert: str, gone: Counter[str]) -> None:
+    db.execute("DELETE FROM alerts WHERE id = ?", (alert,))
+    gone["removed_told"] += db.execute("DELETE FROM told WHERE alert = ?", (alert,)).rowcount
+    for (state,) in db.execute(
+        "DELETE FROM deliveries WHERE alert = ? RETURNING CASE first WHEN 1 THEN state END",
+        (alert,),
+    ).fetchall():
+        gone[f"removed_{state}"] += state is not None
+    gone["removed_transitions"] += db.execute(
+        "DELETE FROM transitions WHERE alert = ?", (alert,)
+    ).rowcount

@@ -46,6 +46,7 @@ class Intake:
         self._mark = settings.data_dir / "alerts.mark"
         self.position = keeper.position()
         self.problem = ""
+        self.forgotten_ns = 0  # what is older is not in alerts.db any more, and no news
         self.rebuilding = keeper.meta("rebuild")
         if keeper.fresh:
             self.rebuilding = _LOST if self._mark.exists() else _FIRST
@@ -139,6 +140,8 @@ class Intake:
 
     def _is_known(self, transition: Transition) -> bool:
         if transition.id in self._book.changes.transitions:
+            return True
+        if transition.at_ns < self.forgotten_ns:
             return True
         try:
             return self._keeper.knows(transition.id)

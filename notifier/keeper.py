@@ -234,7 +234,7 @@ def move_aside(path: Path, problem: str) -> None:
 def _open(path: Path) -> sqlite3.Connection:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     os.close(descriptor)
-    db = sqlite3.connect(path, isolation_level=None, timeout=0.5, check_same_thread=False)
+    db = sqlite3.connect(path, isolation_level=None, timeout=0.2, check_same_thread=False)
     try:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")

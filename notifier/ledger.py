@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from notifier.alert import Alert, Severity, finite, rfc3339
+from notifier.alertlog import Position
 from notifier.delivery import DEAD, DELIVERED, PENDING, SKIPPED, Delivery, delivery_from
 
 VERSION = 1
@@ -132,6 +133,9 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         raise LedgerError(
             f"{path}: can't be read ({problem}): run the command as the service's user"
         ) from None
+    if version == 0:
+        db.close()
+        raise LedgerError(f"{path} is empty: the service is starting, or never got so far")
     if version != VERSION:
         db.close()
         raise LedgerError(
@@ -220,6 +224,15 @@ def timeline(db: sqlite3.Connection, alert: str) -> list[dict[str, Any]]:
     for one in deliveries(db, alert=alert, limit=10_000):
         events.append((one.created_ns, {"at": rfc3339(one.created_ns), "delivery": one.row()}))
     return [event for _, event in sorted(events, key=lambda pair: pair[0])]
+
+
+def position(db: sqlite3.Connection) -> Position:
+    """How far the notifier has read the alert log; the beginning if it can't be told."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+    try:
+        return Position.decode(row["value"]) if row is not None else Position()
+    except ValueError:
+        return Position()  # the notifier reads from the beginning then, too
 
 
 def counts(db: sqlite3.Connection) -> dict[str, int]:

@@ -132,6 +132,8 @@ def apply(life: Life | None, transition: Transition, reopen_ns: int) -> Life | N
     """
     if life is not None and life.alert.state == RESOLVED and transition.kind != Kind.RESOLVED:
         resolved_ns = life.alert.resolved_ns or 0
+        if transition.kind != Kind.FIRED and transition.at_ns <= resolved_ns:
+            return life  # an old line that was read again
         if transition.at_ns - resolved_ns > reopen_ns:
             life = None
         else:
@@ -177,7 +179,7 @@ def decide(
     why, due_ns = _firing(life, told, pace, now_ns)
     if why is None:
         return Verdict(due_ns=due_ns, held=told.held)
-    held = told.held or (broken if why == Why.SEVERITY else "")
+    held = told.held or (broken if why in (Why.SEVERITY, Why.FIRED) else "")
     want = Want(why, FIRING, life.alert.severity, f"was {held}" if held else "")
     return _against(pending, want, told.held)
 

@@ -188,22 +188,13 @@ def _read_ledger(
 ) -> list[Alert]:
     """The ledger's alerts; sets what is fresh.  One snapshot: position and alerts go together."""
     db.execute("BEGIN")
-    _read_log(alerts_dir, _position(db), known)
+    _read_log(alerts_dir, ledger.position(db), known)
     if everything:
         return ledger.alerts(db, active=False)
     since_ns = min([known.now_ns, *(each.at_ns for each in known.fresh)]) - 2 * known.reopen_ns
     recent = ledger.alerts(db, active=False, since_ns=since_ns)
     listed = {alert.id for alert in recent}
     return recent + [alert for alert in ledger.alerts(db) if alert.id not in listed]
-
-
-def _position(db: sqlite3.Connection) -> Position:
-    """How far the ledger's owner has read the alert log."""
-    row = db.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
-    try:
-        return Position.decode(row["value"]) if row is not None else Position()
-    except ValueError:
-        return Position()  # its owner reads from the beginning then, too
 
 
 def _read_log(alerts_dir: Path, position: Position, known: Known) -> None:

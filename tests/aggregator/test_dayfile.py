@@ -218,10 +218,11 @@ def test_bytes_that_are_not_ours_are_passed_over(noise: bytes, where: int) -> No
 
 
 def test_a_length_that_lies_is_not_believed() -> None:
-    """The head has a checksum: a wrong length neither swallows what follows nor allocates."""
-    data = bytearray(WHOLE)
-    struct.pack_into("<I", data, 20, 0xFFFFFFFF)
-    assert found(bytes(data))[0] == THREE[1] + THREE[2]
+    """The head has a checksum: a wrong length neither swallows what follows nor costs a record."""
+    for length in (0, 100, 0xFFFFFFFF):
+        data = bytearray(WHOLE)
+        struct.pack_into("<I", data, 20, length)
+        assert found(bytes(data)) == ([each for part in THREE for each in part], 0)
 
 
 def test_members_that_others_made_are_read_too() -> None:
@@ -473,13 +474,13 @@ def test_pandas_reads_it_as_it_is(tmp_path: Path) -> None:
 
 
 def test_duckdb_reads_it_as_it_is(tmp_path: Path) -> None:
-    """DuckDB's read_json finds every record, typed, over several days and with what was left out."""
+    """DuckDB's read_json finds every record, typed, of several days, and what was left out."""
     duckdb = pytest.importorskip("duckdb")
     put(tmp_path, WHOLE)
     put(tmp_path, member([record(86_400, skipped=9)]), day="2026-02-01")
     with duckdb.connect() as db:
         answer = db.execute(
-            "SELECT count(*), sum(value), epoch_us(min(time)), max(labels.engine), sum(skipped) FROM"
-            f" read_json('{tmp_path}/metrics_*.json.gz', union_by_name=true)"
+            "SELECT count(*), sum(value), epoch_us(min(time)), max(labels.engine), sum(skipped)"
+            f" FROM read_json('{tmp_path}/metrics_*.json.gz', union_by_name=true)"
         ).fetchall()
     assert answer == [(121, 7170 + 86_400.25, START_NS // 1000, "intraday", 9)]

@@ -677,14 +677,14 @@ def test_many_watched_series_in_one_batch_keep_apart() -> None:
 
 
 def test_the_rules_cost_little_per_record() -> None:
-    """Ten of twenty series have rules: a coarse budget, ten times what is measured on a slow core."""
+    """Ten of twenty series have rules, one alert fires: a budget of ten times what is measured."""
     bench = Bench(builtin_rules(position_limit=1e9))
     latencies = [bench.series(f"m{i}_latency", "ms") for i in range(5)]
     watched = ["circuit_breaker_active", "connected", "position_count", "daily_loss_pct", "pnl"]
     gids = np.array([*latencies, *map(bench.series, watched), *range(100, 110)])
     n = 65_536
     rng = np.random.default_rng(7)
-    values = np.abs(rng.normal(1.0, 0.1, n)) * (gids[rng.integers(0, 20, n)] != 6)
+    values = np.abs(rng.normal(1.0, 0.1, n))
     best = math.inf
     for batch in range(7):
         seqs = np.arange(batch * n, batch * n + n)

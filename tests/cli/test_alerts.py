@@ -336,3 +336,18 @@ def test_a_narrow_terminal_breaks_no_word(desk):
     assert max(map(len, lines)) <= 80
     assert "rule circuit_breaker_triggered" in "\n".join(lines)
     assert "critical" in lines[0]
+
+
+def test_a_decision_stands_although_nobody_can_tell_who_runs(desk, monkeypatch):
+    """Another user's lock can't be asked; the line is on disk, so that is success."""
+    from cli.place import Place
+
+    def denied(self):
+        raise PermissionError(13, "Permission denied", "service.lock")
+
+    desk.tell("a")
+    monkeypatch.setattr("cli.rollups.pending", lambda where, now_ns: [])
+    monkeypatch.setattr(Place, "service_pid", denied)
+    ended = desk.run("alerts", "ack", "a")
+    assert ended.code == 0
+    assert "can't tell whether a service runs" in ended.err

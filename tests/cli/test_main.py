@@ -39,6 +39,7 @@ def command(tmp_path):
         (["--bogus", "status"], 3),
         (["status", "extra"], 3),
         (["status", "--data-dir"], 3),
+        (["alerts", "list", "status"], 2),
     ],
 )
 def test_wrong_use_is_one_line_and_an_exit_code(capsys, argv, code):
@@ -92,7 +93,7 @@ def test_the_version_is_one_line(capsys):
 def test_what_goes_wrong_inside_a_command_is_an_exit_code(monkeypatch, capsys, error, text, code):
     """Files that can't be read are an operator's business, bugs show where they are."""
 
-    def fail(argv):
+    def fail(*args):
         raise error
 
     monkeypatch.setattr(entry, "_run", fail)
@@ -102,7 +103,7 @@ def test_what_goes_wrong_inside_a_command_is_an_exit_code(monkeypatch, capsys, e
 
 def test_a_bug_in_status_is_unknown_not_a_warning(monkeypatch, capsys):
     """Python's own exit code 1 would read as WARNING."""
-    monkeypatch.setattr(entry, "_run", lambda argv: 1 / 0)
+    monkeypatch.setattr(entry, "_run", lambda *args: 1 / 0)
     assert entry.main(["status"]) == 3
     assert "ZeroDivisionError" in capsys.readouterr().err
 
@@ -111,7 +112,7 @@ def test_a_damaged_store_is_one_line(monkeypatch, capsys):
     """SQLite's own words, no traceback."""
     import sqlite3
 
-    def fail(argv):
+    def fail(*args):
         raise sqlite3.DatabaseError("database disk image is malformed")
 
     monkeypatch.setattr(entry, "_run", fail)

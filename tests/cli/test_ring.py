@@ -123,3 +123,10 @@ def test_an_empty_ring_says_so(desk, recorder):
     ended = desk.run("ring", "dump", "intraday")
     assert "0 records written" in ended.out
     assert "no record yet" in ended.err
+
+
+def test_files_of_engines_with_similar_names_are_kept_apart(desk, recorder):
+    """`intraday-b` is no crash of `intraday`."""
+    recorder.metric("a").record(1)
+    _save_crash(desk, "intraday-b-20260131T091500000Z", 42.0)
+    assert desk.run("ring", "dump", "intraday").err == ""

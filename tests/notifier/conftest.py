@@ -1,5 +1,6 @@
 """A notifier with a clock that only tests move, plugins that do as told, and restarts at will."""
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,8 @@ class World:
             self.running = Notifier(
                 self.settings, self.plugins, workers=workers, noise=lambda: 0.5, **self.options
             )
+            # No test here cuts the power, and a busy disk makes thousands of commits slow.
+            self.running._keeper._db.execute("PRAGMA synchronous = OFF")
         return self.running
 
     def transition(self, kind: str, rule: str = "slow", **fields: Any) -> Transition:
@@ -189,9 +192,10 @@ _FIELDS = {
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., World]]:
     """Make a world: names of plugins, and settings that differ from the defaults."""
     made: list[World] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
     def make(*names: str, plugins: Sequence[PluginSettings] = (), **options: Any) -> World:
         configured = plugins or [

@@ -82,6 +82,9 @@ def test_a_missing_or_unreadable_ledger_says_what_to_do(tmp_path):
     with pytest.raises(LedgerError, match="run the command as the service's user"):
         ledger.open_readonly(path)
     assert ledger.pending(tmp_path / "none.db") == 0
+    path.write_bytes(b"")
+    with pytest.raises(LedgerError, match="the service is starting"):
+        ledger.open_readonly(path)
 
 
 def test_a_ledger_that_cannot_be_opened_is_no_damage(tmp_path):
@@ -246,10 +249,10 @@ def test_conservation_fails_when_a_row_is_missing(world):
 
 
 def test_reading_loads_nothing_heavy():
-    """Commands start fast: no numpy, requests, smtplib or multiprocessing."""
+    """Commands start fast: no numpy, requests or smtplib."""
     script = (
         "import sys, notifier.ledger, notifier.routes, notifier.settings, notifier.decisions;"
-        "print([m for m in ('numpy', 'requests', 'smtplib', 'multiprocessing', 'watchdog', "
+        "print([m for m in ('numpy', 'requests', 'smtplib', 'watchdog', "
         "'pydantic', 'ssl', 'hypothesis') if m in sys.modules])"
     )
     done = subprocess.run(

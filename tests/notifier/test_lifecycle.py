@@ -79,6 +79,12 @@ def test_a_second_end_changes_nothing():
     assert (life.alert.resolved_ns, life.quiet) == (3 * SECOND, False)
 
 
+def test_an_old_update_does_not_fire_again_what_ended_after_it():
+    """Lines may be read twice."""
+    life = live(transition("fired", 0), transition("resolved", 9), transition("update", 5))
+    assert (life.alert.state, life.fires) == (RESOLVED, 1)
+
+
 def test_an_update_of_something_unknown_is_a_firing_alert():
     """Lines can be missing; a fact about something that fires says that it fires."""
     assert live(transition("update", 5, count=4)).alert.state == FIRING
@@ -117,7 +123,7 @@ def test_the_next_repeat_lies_ahead_and_ever_comes(since, late, offsets):
 
 @dataclass
 class Desk:
-    """One plugin's people, told at once whatever is wanted, with an ack that holds up to a level."""
+    """One plugin's people, told at once what is wanted, with an ack that holds up to a level."""
 
     now_s: int = 0
     life: Life | None = None

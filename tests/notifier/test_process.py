@@ -345,14 +345,12 @@ def test_the_lock_is_given_up_when_asked_to_end(tmp_path, monkeypatch):
         asked = True
 
     path = tmp_path / "lock"
+    script = (
+        "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX);"
+        "print('held', flush=True); sys.stdin.read()"
+    )
     holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX);"
-            "print('held', flush=True); sys.stdin.read()",
-            str(path),
-        ],
+        [sys.executable, "-c", script, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -68,6 +68,12 @@ class Desk:
         running = {name: pid for name, pid in found.items() if pid and _parent(pid) == service_pid}
         return running if len(running) == 2 else {}
 
+    def kill_child(self, service_pid: int, name: str) -> None:
+        """SIGKILL one of the service's children, now."""
+        pid = wait_for(lambda: self.children(service_pid), "the service's children")[name]
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: _parent(pid) != service_pid, "its end")
+
     def engine(self, script: str, *arguments: str) -> subprocess.Popen[str]:
         """Start an engine: *script* finds ``Recorder``, ``data_dir``, ``say`` and ``hear``."""
         return self.start("-c", _PRELUDE + script, str(self.data_dir), *arguments)

@@ -124,7 +124,7 @@ def test_kill_9_of_the_aggregator_loses_and_doubles_nothing(desk: Desk) -> None:
     written = 0
     for _ in range(3):
         written = int(tell(engine, "5000"))
-        os.kill(desk.children(service.pid)["aggregator"], signal.SIGKILL)
+        desk.kill_child(service.pid, "aggregator")
         written = int(tell(engine, "5000"))
         wait_for(lambda: desk.children(service.pid), "restarted children")
     wait_for(lambda: settled(desk, written), f"{written} records")
@@ -135,13 +135,16 @@ def test_kill_9_of_the_notifier_loses_no_alert(desk: Desk, sink: HttpServer) -> 
     """An alert that fires while the notifier is dead is delivered, at most twice, with one id."""
     service = desk.service()
     engine = desk.engine(BREAKER, "1")
-    os.kill(desk.children(service.pid)["notifier"], signal.SIGKILL)
+    desk.kill_child(service.pid, "notifier")
     tell(engine, "")
     sink.wait(1, 60)
     wait_for(lambda: desk.children(service.pid), "restarted children")
     wait_for(lambda: desk.status()["deliveries"].get("pending") == 0, "nothing pending")
-    ids = [request.headers["webhook-id"] for request in sink.requests]
+    told = [(request.json()["rule"], request.headers["webhook-id"]) for request in sink.requests]
+    ids = [identity for rule, identity in told if rule == "circuit_breaker_triggered"]
     assert len(set(ids)) == 1 and len(ids) <= 2
+    # That one of ours died is told as well.
+    assert {rule for rule, _ in told} <= {"circuit_breaker_triggered", "pipeline_crashing"}
 
 
 def test_kill_9_of_the_service_ends_its_children_and_a_new_one_goes_on(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from aggregator import query
 from aggregator.configuration import configure
-from aggregator.process import SECOND_NS, Aggregator
+from aggregator.cycle import SECOND_NS, Aggregator
 from aggregator.settings import Settings
 from notifier.alert import Kind, Transition
 from notifier.alertlog import Position, read
@@ -246,13 +246,13 @@ def test_a_wall_clock_that_is_set_dates_later_rollups_and_moves_no_window(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An hour's step: records after it are dated after it, and nothing fires or is lost."""
-    from aggregator import process
+    from aggregator import cycle
 
     tick = desk.recorder.metric("tick_latency", unit="ms")
     tick.record(1.0)
     desk.run()
-    real = process.wall_offset_ns
-    monkeypatch.setattr(process, "wall_offset_ns", lambda: real() + 3600 * 10**9)
+    real = cycle.wall_offset_ns
+    monkeypatch.setattr(cycle, "wall_offset_ns", lambda: real() + 3600 * 10**9)
     desk.run()
     tick.record(2.0)
     desk.run()

@@ -1,0 +1,260 @@
+"""How fast do raw records become day files, and whom does that disturb?
+
+Usage:
+  history [--records N] [--seconds N] [--json FILE]
+
+Options:
+  --records N   records in the day that is closed [default: 10000000]
+  --seconds N   how long an engine is timed in each run [default: 1]
+  --json FILE   store the results, with the machine's facts
+
+Budgets: at least 200,000 records a second on one core, with the engine's p99 within 10 %; a day of
+10 million records closed in 60 s and 200 MB.  What was written is read back and counted, or the
+number is void.
+"""
+
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import RUNS, Runs, describe, spread, store
+
+SERIES = 20
+RECORDS = 400_000  # of one run
+BATCH = 4096
+RATE = 200_000  # records a second while others are timed
+START_NS = 1_769_817_600 * 10**9  # a midnight
+IDLE_S = 0.002  # the aggregator's loop sleeps as long
+
+Result = dict[str, float]
+
+
+def main(arguments: Mapping[str, Any]) -> int:
+    """Run all measurements and print them."""
+    print(describe())
+    results: dict[str, object] = {
+        "flush": flush(),
+        "close": close(int(arguments["--records"])),
+        "engine": engine(float(arguments["--seconds"])),
+    }
+    if arguments["--json"]:
+        store(arguments["--json"], results)
+    return 0
+
+
+def flush() -> dict[str, Result]:
+    """Write a day file in the caller's thread, then read it back."""
+    written, handed, read, size = [], [], [], 0.0
+    for number in range(RUNS):
+        with tempfile.TemporaryDirectory() as folder:
+            history = _history(folder)
+            feed = Feed(number)
+            started = time.perf_counter()
+            for start in range(0, RECORDS, BATCH):
+                feed.hand_over(history, start, min(BATCH, RECORDS - start))
+            handed.append((time.perf_counter() - started) / RECORDS * 1e9)
+            started = time.process_time()
+            while history.waiting:
+                history.step()
+            written.append(RECORDS / (time.process_time() - started))
+            started = time.process_time()
+            found = _count(folder)
+            read.append(RECORDS / (time.process_time() - started))
+            assert found == (RECORDS, 0), f"void: {found} of {RECORDS} records in the day file"
+            size = _size(folder) / RECORDS
+    print(f"loop's side, ns/record               {spread(handed)}   (batches of {BATCH})")
+    print(f"day file, records/s of one core      {spread(written)}   ({size:.1f} bytes/record)")
+    print(f"read back, records/s of one core     {spread(read)}")
+    return {"handed_ns": _row(handed), "written": _row(written), "read": _row(read)}
+
+
+def close(records: int) -> Result:
+    """Write a day, then close it in a process of its own, whose memory is measured."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        history = _history(folder)
+        feed = Feed(0)
+        started = time.perf_counter()
+        for start in range(0, records, BATCH):
+            feed.hand_over(history, start, min(BATCH, records - start))
+            if history.waiting >= RECORDS or start + BATCH >= records:
+                while history.waiting:
+                    history.step()
+        wrote_s = time.perf_counter() - started
+        here, there = context.Pipe()
+        process = context.Process(target=_close, args=(folder, there))
+        process.start()
+        closed, took_s, memory_mb = here.recv()
+        process.join(60)
+        assert closed == records, f"void: {closed} of {records} records in the closed day"
+    print(f"a day of {records:,} records: written in {wrote_s:.1f} s, closed in {took_s:.1f} s")
+    print(f"memory of the process that closed it {memory_mb:.0f} MB")
+    return {"records": records, "written_s": wrote_s, "closed_s": took_s, "memory_mb": memory_mb}
+
+
+def engine(seconds: float) -> dict[str, Result]:
+    """Time an engine's single records, and a loop's 2 ms naps, with and without the day files."""
+    p99: dict[str, list[float]] = {"off": [], "on": []}
+    late: dict[str, list[float]] = {"off": [], "on": []}
+    for number in range(2 * RUNS):
+        which = ("off", "on")[number % 2]
+        call_ns, nap_ms = _engine_run(which == "on", seconds)
+        p99[which].append(call_ns)
+        late[which].append(nap_ms)
+    for which in p99:
+        print(f"day files {which:>3}: record() p99, ns         {spread(p99[which])}")
+        print(f"day files {which:>3}: loop's delay p99, ms     {spread(late[which])}")
+    ratio = statistics.median(p99["on"]) / statistics.median(p99["off"])
+    print(f"engine's p99, on / off               {ratio:.3f}   ({RATE:,} records/s to day files)")
+    return {
+        **{f"p99_ns_{which}": _row(found) for which, found in p99.items()},
+        **{f"delay_ms_{which}": _row(found) for which, found in late.items()},
+    }
+
+
+class Feed:
+    """Records as a busy engine's reader hands them over."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        self._values = np.round(rng.lognormal(0, 1, 1 << 16), 4)
+        self._series = rng.integers(0, SERIES, 1 << 16)
+
+    def hand_over(self, history: Any, start: int, count: int) -> None:
+        """Records *start* up to *start + count*, 7 us apart."""
+        seqs = np.arange(start, start + count)
+        place = seqs & 0xFFFF
+        history.add(
+            "ab" * 16, self._series[place], seqs, START_NS + seqs * 7001, self._values[place]
+        )
+
+
+def _history(folder: str, budget: float = 1e12) -> Any:
+    """A history that writes all it gets."""
+    from aggregator.daywriter import DayFiles
+    from aggregator.history import History
+
+    history = History(DayFiles(Path(folder)), 100, budget=budget, clock=_Standing())
+    for number in range(SERIES):
+        labels = {"engine": "intraday", "strategy": f"strategy_{number}"}
+        history.add_series(number, "tick_latency", "ms", labels)
+    return history
+
+
+class _Standing:
+    """A clock that never moves: nothing is measured, so nothing is thinned."""
+
+    def __call__(self) -> float:
+        return 0.0
+
+
+def _count(folder: str) -> tuple[int, int]:
+    from aggregator.dayreader import Trouble, read_records
+
+    trouble = Trouble()
+    count = sum(1 for _ in read_records(Path(folder), 0, 1 << 62, trouble=trouble))
+    return count, trouble.damaged_members + trouble.bad_lines
+
+
+def _size(folder: str) -> int:
+    return sum(each.stat().st_size for each in Path(folder).iterdir())
+
+
+def _close(folder: str, answer: Connection) -> None:
+    from aggregator.archive import Archive
+    from aggregator.daywriter import DayFiles
+
+    keeper = Archive(DayFiles(Path(folder)), 30, 24, wall_ns=lambda: START_NS + 2 * 86_400 * 10**9)
+    started = time.perf_counter()
+    report = keeper.run()
+    took_s = time.perf_counter() - started
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer.send((sum(report.closed.values()), took_s, peak_mb))
+
+
+def _engine_run(writing: bool, seconds: float) -> tuple[float, float]:
+    """p99 of an engine's record() in ns, and of the lateness of a loop here in ms."""
+    from aggregator.background import Background
+
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = context.Pipe()
+        process = context.Process(target=_engine, args=(folder, seconds, there))
+        process.start()
+        assert here.recv() == "ready"
+        history = _history(str(Path(folder) / "archive"))
+        work = Background("history", history.step) if writing else None
+        history.wake = work.wake if work else lambda: None
+        here.send("go")
+        delays = _loop(Feed(0), history if writing else None, here.poll)
+        call_ns, expected = here.recv()
+        process.join(60)
+        if work:
+            assert work.close(60) and history.stored > 0, "void: nothing was written"
+    assert expected > 0
+    delays.sort()
+    return call_ns, delays[int(len(delays) * 0.99)] * 1e3
+
+
+def _loop(feed: Feed, history: Any, done: Callable[[], bool]) -> list[float]:
+    """What the aggregator's loop does when it is idle, besides handing records over."""
+    delays: list[float] = []
+    handed = 0
+    began = time.perf_counter()
+    while not done():
+        started = time.perf_counter()
+        due = int((started - began) * RATE)
+        if history is not None and due > handed:
+            feed.hand_over(history, handed, due - handed)
+            handed = due
+        before = time.perf_counter()
+        time.sleep(IDLE_S)
+        delays.append(time.perf_counter() - before - IDLE_S)
+    return delays
+
+
+def _engine(folder: str, seconds: float, answer: Connection) -> None:
+    """An engine that records a burst of 2,000 each 10 ms or so, and times each call."""
+    from ringbuf import Recorder
+
+    with Recorder("bench", folder) as recorder:
+        record = recorder.metric("tick_latency", "ms").record
+        answer.send("ready")
+        answer.recv()
+        took: list[int] = []
+        clock = time.perf_counter_ns
+        until = time.perf_counter() + seconds
+        pause = threading.Event()
+        while time.perf_counter() < until:
+            for _ in range(2000):
+                started = clock()
+                record(0.25)
+                took.append(clock() - started)
+            pause.wait(0.01)
+    took.sort()
+    answer.send((float(took[int(len(took) * 0.99)]), len(took)))
+    _unlink(folder)
+
+
+def _unlink(folder: str) -> None:
+    """Remove the ring's shared memory: only this benchmark's own."""
+    import json
+
+    for descriptor in (Path(folder) / "rings").glob("*.json"):
+        current = json.loads(descriptor.read_text())["current"]
+        for name in (current["segment"], current["text_segment"]):
+            (Path("/dev/shm") / name.lstrip("/")).unlink(missing_ok=True)
+
+
+def _row(values: list[float]) -> Result:
+    runs = Runs(tuple(values))
+    return {"minimum": runs.minimum, "median": runs.median, "maximum": runs.maximum}
