@@ -49,8 +49,13 @@ def configure(settings: Settings) -> Configuration:
         )
     except TableError as error:
         problems += error.problems
+    names = [plugin.name for plugin in plugins]
+    problems += [
+        f"plugin {name!r}: there are two of that name; give each [[plugin]] a name of its own"
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
     try:
-        routes = parse_routes(tables.get("route", []), [plugin.name for plugin in plugins])
+        routes = parse_routes(tables.get("route", []), names)
     except TableError as error:
         problems += error.problems
         routes = []

@@ -196,6 +196,8 @@ class Aggregator:
 
     def _drain_texts(self, ring: Ring, transitions: list[Transition]) -> int:
         batch = ring.poll_texts()
+        if batch is None:
+            return 0
         for text in batch.texts:
             transitions += self._evaluator.text(
                 ring.texts.uuid,
@@ -303,8 +305,10 @@ class Aggregator:
         self._disk.submit(transitions)
 
     def _ring_bell(self, number: int, transitions: Sequence[Transition]) -> None:
+        # What the log has is read from there; copies travel only while it can't be written.
+        copies = [] if number else [encode(each) for each in transitions]
         try:
-            self._doorbell.put_nowait((number, [encode(each) for each in transitions]))
+            self._doorbell.put_nowait((number, copies))
         except Full:
             pass  # only a bell: the notifier reads the log at least each 100 ms
 

@@ -75,8 +75,13 @@ class Ring:
         self._passed += self.reader.skip()
         self._texts_passed += self.texts.skip()
 
-    def poll_texts(self) -> TextBatch:
-        """The next free-text alerts, with what was lost before them added to ``texts_lost``."""
+    def poll_texts(self) -> TextBatch | None:
+        """The next free-text alerts, with what was lost before them added to ``texts_lost``.
+
+        None, at the price of a look at the cursor, while there is nothing to say.
+        """
+        if not self.texts.unread and not self._texts_passed:
+            return None
         batch = self.texts.poll()
         batch.lost += self._texts_passed
         self._texts_passed = 0

@@ -61,9 +61,10 @@ def rollups() -> None:
             for number in range(SERIES)
         ]
         aggregator = Aggregator(configure(settings), queue.Queue())  # type: ignore[arg-type]
-        while aggregator.step() or not aggregator.rings:
+        records[0](1.0)
+        while not aggregator.step(time.monotonic_ns()):
             pass
-        written = 0
+        written = 1
         for _ in range(RUNS):
             spent_ns = 0
             for _ in range(ROUNDS):
@@ -71,7 +72,7 @@ def rollups() -> None:
                     records[number % SERIES](float(number % 89) + 0.25)
                 written += CAPACITY - 1
                 started = time.perf_counter_ns()
-                while aggregator.step():
+                while aggregator.step(time.monotonic_ns()):
                     pass
                 spent_ns += time.perf_counter_ns() - started
             rates.append(ROUNDS * (CAPACITY - 1) / spent_ns * 1e3)

@@ -16,6 +16,7 @@ from aggregator.rule import Rule
 from aggregator.rules import Evaluator
 from aggregator.sessions import Session
 from aggregator.units import Level
+from aggregator.windows import Window
 from notifier.alert import Kind, Severity, Transition, decode, encode
 
 NS = 1_000_000_000
@@ -262,6 +263,31 @@ def test_interleaving_of_two_sources_changes_nothing_for_either(
         out[name] += made.advance(name, end_of(records))
     assert out["one"] == reference(first, "one")
     assert out["two"] == reference(second, "two")
+
+
+@SETTINGS
+@given(
+    st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=60),
+    st.lists(st.integers(1, 60), max_size=4),
+    st.sampled_from([1.0, -1.0]),
+)
+def test_a_window_is_the_same_to_the_last_bit_however_it_is_filled(
+    values: list[float], cuts: list[int], sign: float
+) -> None:
+    """One by one or in chunks: sums, quantiles and worst records are equal, not just close."""
+    stats = ("avg", "sum", "min", "max", "p50", "p999")
+    single, chunks = Window(7, sign, stats), Window(7, sign, stats)
+    times = np.arange(START + 1, START + 1 + len(values))
+    for at_ns, value in zip(times.tolist(), values, strict=True):
+        single.add_one(at_ns, value)
+    ends = sorted({min(cut, len(values)) for cut in cuts} | {len(values)})
+    start = 0
+    for end in ends:
+        chunks.add(times[start:end], np.array(values[start:end]))
+        start = end
+    assert chunks.values() == single.values()
+    assert chunks.worst() == single.worst()
+    assert chunks.saved() == single.saved()
 
 
 @SETTINGS
