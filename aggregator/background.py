@@ -39,15 +39,19 @@ class Background:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        said = ""
         while True:
             stopping = self._stopping
             try:
                 rest_s = self._step()
-            except Exception:  # noqa: BLE001 - the thread must outlive whatever one step meets
-                _log.exception(
-                    "background work failed, trying again",
-                    extra={"component": "monitoring", "work": self._thread.name},
-                )
+                said = ""
+            except Exception as error:  # noqa: BLE001 - the thread must outlive what a step meets
+                if repr(error) != said:  # once, not each second
+                    said = repr(error)
+                    _log.exception(
+                        "background work failed, trying again",
+                        extra={"component": "monitoring", "work": self._thread.name},
+                    )
                 rest_s = _AFTER_FAILURE_S
             if stopping and rest_s > 0:
                 return

@@ -79,14 +79,13 @@ def directories(folders: Sequence[Path]) -> Iterator[Check]:
             continue
         if status.st_uid != os.geteuid():
             owner = _user(status.st_uid)
-            yield Check(
-                name, WARNING, f"{folder} belongs to {owner}", f"run the service and this as {owner}"
-            )
+            text = f"{folder} belongs to {owner}"
+            yield Check(name, WARNING, text, f"run the service and this as {owner}")
         elif not os.access(folder, os.W_OK | os.X_OK):
             yield Check(name, CRITICAL, f"{folder} can't be written", f"chmod u+rwx {folder}")
         elif status.st_mode & 0o077:
-            mode = f"{status.st_mode & 0o777:04o}"
-            yield Check(name, WARNING, f"{folder} is open to others ({mode})", f"chmod 700 {folder}")
+            text = f"{folder} is open to others (mode {status.st_mode & 0o777:04o})"
+            yield Check(name, WARNING, text, f"chmod 700 {folder}")
         else:
             yield Check(name, OK, str(folder))
 

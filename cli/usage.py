@@ -45,6 +45,10 @@ Commands:
   metrics summary      the same over the whole range, with the trend
   metrics export       CSV or JSON lines
   ring dump            the last records of a live or dead engine
+  health               the pre-market check: is everything in place?
+  rules check          is the rule file right, and what applies?
+  rules replay         what would these rules have told about the past?
+  report               hand-over, end of day, end of month
 
 Examples:
   tickwatch demo --seconds 30
@@ -391,6 +395,87 @@ Options:
 Examples:
   tickwatch ring dump intraday
   tickwatch ring dump intraday --last 1000 --json
+""",
+    ),
+    ("health",): Command(
+        "cli.health",
+        "main",
+        """\
+The pre-market check: settings, directories, room, clock, service, engines,
+calendars, levels, day files; one check a line, with what to do.
+Exit code: that of the worst: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+
+Usage: tickwatch health [options]
+
+Options:
+  --send          send a marked test message through each enabled plugin, and
+                  tell what the other side said
+
+Examples:
+  tickwatch health
+  tickwatch health --send
+  tickwatch health --json
+""",
+        monitoring=True,
+    ),
+    ("rules", "check"): Command(
+        "cli.rulecheck",
+        "main",
+        """\
+Check a rule file (or the configured one): list all its problems, or the rules
+that are in force with it, and how their levels compare with the last session.
+Exit code: 1 if there are problems.
+
+Usage: tickwatch rules check [<file>] [options]
+
+Examples:
+  tickwatch rules check
+  tickwatch rules check new.toml
+""",
+    ),
+    ("rules", "replay"): Command(
+        "cli.replay_rules",
+        "main",
+        """\
+Apply rules to what was recorded, and list every message that would have been
+sent, had nobody acknowledged or silenced anything.  Exact where the raw records
+are complete; elsewhere approximate, from rollups, and marked.
+
+Usage: tickwatch rules replay [options]
+
+Options:
+  --rules FILE          rules to apply (default: those that are configured)
+  --diff FILE           compare them with those of another file
+  --hours N             the last N hours (default: the 24 h that end at the
+                        newest record)
+  --from T              since a time such as 2026-01-31T09:15:00+05:30
+  --to T                until such a time
+
+Examples:
+  tickwatch rules replay --hours 8
+  tickwatch rules replay --from 2026-01-01 --to 2026-02-01 --diff new.toml
+""",
+    ),
+    ("report",): Command(
+        "cli.report",
+        "main",
+        """\
+Report on a shift, a day or a month: alerts and time to acknowledge, PnL,
+latency over time, deliveries, gaps, and the equal period before.
+
+Usage: tickwatch report [options]
+
+Options:
+  --html FILE           write a self-contained page with plots instead; needs
+                        the extra "report"
+  --hours N             the last N hours (default: the 24 h that end at the
+                        newest record)
+  --from T              since a time such as 2026-01-31T09:15:00+05:30
+  --to T                until such a time
+
+Examples:
+  tickwatch report --hours 8
+  tickwatch report --from 2026-01-01 --to 2026-02-01 --html january.html
 """,
     ),
 }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -261,3 +262,64 @@ def test_a_wall_clock_that_is_set_dates_later_rollups_and_moves_no_window(
         rows = list(query.metrics(db, interval_s=3600, start_s=0, end_s=2**40))
     assert [row["count"] for row in rows] == [1, 1]
     assert desk.story() == []
+
+
+def test_after_a_reboot_the_gap_is_unknown_not_zero(desk: Desk) -> None:
+    """Nobody can know how many records were lost with the old ring's memory."""
+    desk.recorder.metric("tick_latency", unit="ms").record(1.0)
+    desk.run()
+    desk.run()
+    [(key, value)] = desk.aggregator._store.values("ring/").items()
+    earlier = msgpack.packb({**msgpack.unpackb(value), "boot": "another boot"})
+    desk.aggregator._store.commit([], {}, {key: earlier})
+    desk.recorder._rings.abandon()  # type: ignore[union-attr]
+    unlink_segments(desk.folder / "data")
+    desk.crash()
+    desk.recorder = Recorder("intraday", desk.folder / "data", {"desk": "nifty"}, capacity=1024)
+    desk.recorder.metric("tick_latency", unit="ms").record(2.0)
+    desk.run()
+    desk.run()
+    with contextlib.closing(query.open_readonly(desk.folder / "data" / "rollups.db")) as db:
+        rows = list(query.metrics(db, interval_s=300, start_s=0, end_s=2**40))
+    assert [row["lost"] for row in rows] == [None] * len(rows)
+    assert sum(row["count"] for row in rows) == 2
+    assert key not in desk.aggregator._store.values("ring/")
+
+
+def test_a_ring_that_cannot_be_read_for_a_moment_keeps_its_place(desk: Desk) -> None:
+    """A descriptor that is damaged and comes back doubles nothing."""
+    tick = desk.recorder.metric("tick_latency", unit="ms")
+    tick.record(1.0)
+    desk.run()
+    desk.run()
+    descriptor = desk.folder / "data" / "rings" / "intraday.json"
+    content = descriptor.read_bytes()
+    descriptor.write_bytes(b"{")
+    desk.run()
+    descriptor.write_bytes(content)
+    tick.record(2.0)
+    desk.run()
+    desk.run()
+    assert desk.counted() == 2
+    assert desk.story() == []
+
+
+def test_a_file_of_rules_is_read_again_on_request(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rule that goes resolves its alert, with that reason; a faulty file changes nothing."""
+    rules = tmp_path / "tickwatch.toml"
+    monkeypatch.setenv("MONITORING_CONFIG", str(rules))
+    rules.write_text('[[rule]]\nname = "many"\nmetric = "pnl"\nabove = {warning = 10}\n')
+    desk.aggregator.reload()
+    desk.recorder.metric("pnl").record(11.0)
+    desk.run()
+    desk.run()
+    assert desk.story() == [("many", "fired")]
+    rules.write_text('[[rule]]\nname = "many"\nmetrik = "pnl"\n')
+    desk.aggregator.reload()
+    assert desk.story() == [("many", "fired")]
+    rules.write_text("")
+    desk.aggregator.reload()
+    assert desk.story() == [("many", "fired"), ("many", "resolved")]
+    assert desk.transitions()[-1].reason == "rule removed"
