@@ -24,6 +24,7 @@ class _Seen:
     at_ns: int
     published: int
     overflowed: int
+    crashes: int
 
 
 class Engines:
@@ -60,8 +61,13 @@ class Engines:
         samples = [Sample("engine_down", {"engine": info.name}, down, "", note)]
         if before is not None and info.overflowed > before.overflowed:
             samples.append(_overflow(info, info.overflowed - before.overflowed))
-        self._seen[info.name] = _Seen(state, now_ns, info.published, info.overflowed)
-        died = state == DEAD and before is not None and before.state != DEAD
+        self._seen[info.name] = _Seen(state, now_ns, info.published, info.overflowed, info.crashes)
+        died = before is not None and before.state != DEAD and state == DEAD
+        if before is not None and before.state != DEAD and info.crashes > before.crashes:
+            # It died and was back between two looks: people hear of it all the same.
+            note = f"dead: engine {info.name} ended without close() and is back (pid {info.pid})"
+            samples.insert(0, Sample("engine_down", {"engine": info.name}, 1.0, "", note))
+            died = True
         return _row(info, ring, state, _rate(info, before, now_ns), anchor), samples, died
 
     def unwatched(self) -> Iterator[Sample]:

@@ -28,6 +28,17 @@ class Batch(NamedTuple):
     times_ns: IntArray
     values: FloatArray
 
+    def since(self, seq: int) -> "Batch":
+        """The records from *seq* on."""
+        fresh = self.seqs >= seq
+        return Batch(
+            self.ring,
+            self.series[fresh],
+            self.seqs[fresh],
+            self.times_ns[fresh],
+            self.values[fresh],
+        )
+
 
 class Handover:
     """One thread puts, one takes."""
@@ -47,6 +58,8 @@ class Handover:
 
     def put(self, batch: Batch) -> None:
         """Hand a batch over; its arrays must not change any more."""
+        if not len(batch.seqs):
+            return
         full = 0 < self.waiting > MAX_PENDING - len(batch.seqs)
         if (full or batch.ring in self._squeezed) and self._squeeze(batch):
             return

@@ -94,6 +94,7 @@ class History:
         self._shapes: dict[int, Shape] = {}
         self._numbers: dict[str, int] = {}
         self._rings: list[str] = []
+        self._following: dict[str, int] = {}
         self._handover = Handover()
         self._woken = False
         # Of the writing thread alone.
@@ -126,6 +127,10 @@ class History:
             self._rings.append(ring)
             self._numbers[ring] = len(self._rings) - 1
         batch = handover.Batch(self._numbers[ring], series, seqs, wall_ns, values)
+        following = self._following.get(ring, 0)
+        if seqs[0] < following:  # the ring was let go and attached again at an older position
+            batch = batch.since(following)
+        self._following[ring] = max(following, int(seqs[-1]) + 1)
         self._handover.put(batch)
         if self._handover.waiting >= FLUSH_RECORDS and not self._woken:
             self._woken = True
@@ -201,6 +206,8 @@ class History:
         """What was handed over, without what has been dealt with: all of it while nothing can be
         written, so that it is the newest that stay."""
         rows = self._handover.take(_CHUNK if self.problem is None else handover.MAX_PENDING)
+        if not len(rows):
+            return rows
         rows = self._uncovered(rows[np.isfinite(rows["value"])])
         each = max(1, min(self._max_raw, MAX_RECENT // max(1, len(self._shapes))))
         recent = thinning.joined([self._recent, thinning.newest(rows, each)])

@@ -22,7 +22,7 @@ from cli.place import Place
 from cli.problems import Failed
 from cli.render import Cell, Column, Look, Styled
 
-_COLUMNS = (Column("check", whole=True), Column("state", whole=True), Column("what"), Column("do"))
+_COLUMNS = (Column("state", whole=True), Column("check", whole=True), Column("what -> what to do"))
 _STYLES = {OK: "ok", CRITICAL: "critical"}
 _LAPSE_S = 300.0
 # Where the service runs may be written in another way here; the rest must be the same.
@@ -182,4 +182,5 @@ def _show(done: Sequence[Check], state: str, how: Look) -> None:
 
 def _cells(each: Check) -> list[Cell]:
     style = _STYLES.get(each.state, "warning")
-    return [each.name, Styled(each.state, style), each.text, each.todo]
+    text = f"{each.text} -> {each.todo}" if each.todo else each.text
+    return [Styled(each.state, style), each.name, text]

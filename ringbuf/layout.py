@@ -5,7 +5,7 @@ This is the one module that knows the layout.  Any change of it needs a new VERS
 ::
 
     0      static part: magic (written last), version, sizes, uuids, name, checksum  256 bytes
-    256    owner: epoch (odd while being (re)opened), pid, process start, opened
+    256    owner: epoch (odd while being (re)opened), pid, process start, opened, crashes
     512    writer-hot words: published, rejected, heartbeat, state, overflowed       128 bytes
     640    clock anchor under a seqlock: sequence, mono, wall, error
     768    symbol table's cursor: bytes published
@@ -59,6 +59,7 @@ EPOCH = 256 // 8
 WRITER_PID = 264 // 8
 WRITER_START = 272 // 8
 OPENED_NS = 280 // 8
+CRASHES = 288 // 8  # how often a writer resumed where the one before had not closed
 PUBLISHED = 512 // 8
 REJECTED = 520 // 8
 HEARTBEAT_NS = 528 // 8

@@ -35,6 +35,7 @@ class RingInfo:
         published, text_published: cursors.
         rejected: values and texts that couldn't be written.
         overflowed: series that got no id of their own.
+        crashes: how often a writer took over from one that had not closed.
         capacity: records it holds.
         heartbeat_ns: monotonic time of the last heartbeat.
         last_record_ns: monotonic time of the newest record or None.
@@ -55,6 +56,7 @@ class RingInfo:
     text_published: int = 0
     rejected: int = 0
     overflowed: int = 0
+    crashes: int = 0
     capacity: int = 0
     heartbeat_ns: int = 0
     last_record_ns: int | None = None
@@ -114,6 +116,7 @@ def _read_pair(info: RingInfo, pair: Pair) -> None:
         info.published = words.published
         info.rejected = words.rejected
         info.overflowed = words.overflowed
+        info.crashes = words.crashes
         info.heartbeat_ns = words.heartbeat_ns
         info.capacity = view.static.capacity
         info.created_mono_ns = view.static.created_mono_ns

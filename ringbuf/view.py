@@ -42,6 +42,7 @@ class Words:
     rejected: int
     overflowed: int
     heartbeat_ns: int
+    crashes: int
 
 
 class RingView:
@@ -99,6 +100,7 @@ class RingView:
             rejected=words[layout.REJECTED],
             overflowed=words[layout.OVERFLOWED],
             heartbeat_ns=words[layout.HEARTBEAT_NS],
+            crashes=words[layout.CRASHES],
         )
 
     def anchor(self) -> Anchor | None:

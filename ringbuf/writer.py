@@ -82,6 +82,8 @@ class RingWriter:
         """Take the ring: a new epoch, our pid, a fresh anchor.  The cursor stays as it is."""
         words = self.words
         make_odd(words, layout.EPOCH)
+        if words[layout.STATE] == layout.STATE_OPEN:
+            words[layout.CRASHES] += 1
         words[layout.WRITER_PID], words[layout.WRITER_START] = clock.own_identity()
         now = clock.monotonic_ns()
         words[layout.OPENED_NS] = now

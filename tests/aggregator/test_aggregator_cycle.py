@@ -323,3 +323,20 @@ def test_a_file_of_rules_is_read_again_on_request(
     desk.aggregator.reload()
     assert desk.story() == [("many", "fired"), ("many", "resolved")]
     assert desk.transitions()[-1].reason == "rule removed"
+
+
+def test_an_engine_that_died_and_is_back_between_two_looks_is_told(desk: Desk) -> None:
+    """A supervisor is faster than the look around: fired and resolved, and the evidence is kept."""
+    desk.recorder.metric("tick_latency", unit="ms").record(1.0)
+    desk.run()
+    desk.run()
+    desk.recorder._rings.abandon()  # type: ignore[union-attr]
+    desk.recorder = Recorder("intraday", desk.folder / "data", {"desk": "nifty"}, capacity=1024)
+    desk.run()
+    assert desk.story() == [("heartbeat_lapsed", "fired"), ("heartbeat_lapsed", "resolved")]
+    assert "is back" in desk.transitions()[0].message
+    assert len(list((desk.folder / "data" / "crashes").iterdir())) == 1
+    desk.recorder.close()
+    desk.recorder = Recorder("intraday", desk.folder / "data", {"desk": "nifty"}, capacity=1024)
+    desk.run()
+    assert len(desk.story()) == 2

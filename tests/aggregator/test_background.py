@@ -31,6 +31,26 @@ def test_a_background_thread_works_until_nothing_is_due(caplog: pytest.LogCaptur
     assert "background work failed, trying again" in caplog.messages
 
 
+def test_the_same_failure_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A step that fails each time doesn't fill the log; another failure is said again."""
+    failures = ["a", "a", "a", "b"]
+
+    def step() -> float:
+        if failures:
+            raise RuntimeError(failures.pop(0))
+        return 600.0
+
+    work = Background("work", step)
+
+    def woken() -> bool:
+        work.wake()
+        return not failures
+
+    wait_for(woken, "all failures")
+    assert work.close(10)
+    assert len(caplog.records) == 2
+
+
 def test_a_thread_that_hangs_is_not_waited_for_long() -> None:
     """Closing says that it didn't end."""
     release = threading.Event()

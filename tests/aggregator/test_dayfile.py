@@ -8,6 +8,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -217,6 +218,19 @@ def test_bytes_that_are_not_ours_are_passed_over(noise: bytes, where: int) -> No
     assert some == [each for part in THREE for each in part]
 
 
+def test_a_torn_end_is_no_damage_but_known() -> None:
+    """Whoever closes a day must see that its last member isn't whole."""
+    verified = dayfile.verify(io.BytesIO(WHOLE[:-1]))
+    assert (verified.records, verified.damaged, verified.torn) == (80, 0, True)
+    assert verified.good == ((0, _ends()[1]),)
+
+
+def test_what_looks_like_a_member_is_looked_at_twice() -> None:
+    """The signature alone, also many times, is no member and hides none."""
+    noise = b"noise" + WHOLE[:10] * 3
+    assert found(noise + WHOLE) == ([each for part in THREE for each in part], 1)
+
+
 def test_a_length_that_lies_is_not_believed() -> None:
     """The head has a checksum: a wrong length neither swallows what follows nor costs a record."""
     for length in (0, 100, 0xFFFFFFFF):
@@ -336,8 +350,9 @@ def test_only_wanted_series_are_read(tmp_path: Path) -> None:
         record(3),
         record(4, metric="pnl", strategy="mean"),
     ]
-    put(tmp_path, member(some))
+    put(tmp_path, member(some) + member(some[3:] * 2))
     assert list(read_records(tmp_path, *EVER, metric="tick_*")) == some[:3]
+    put(tmp_path, member(some))
     assert list(read_records(tmp_path, *EVER, match={"strategy": "m*"})) == [some[0], some[3]]
     assert list(read_records(tmp_path, *EVER, metric="pnl", match={"strategy": "*"})) == some[3:]
 
@@ -443,6 +458,13 @@ def test_a_day_is_the_utc_date(at: str) -> None:
     at_ns = dayline.parse_time(at)
     assert dayfolder.day_of(at_ns) == at[:10]
     assert dayfolder.start_ns(at[:10]) <= at_ns < dayfolder.start_ns(at[:10]) + dayfolder.DAY_NS
+
+
+def test_reading_needs_no_numpy() -> None:
+    """Commands that read day files start fast."""
+    script = "import sys, aggregator.dayreader; sys.exit('numpy' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 
 
 # other people's readers

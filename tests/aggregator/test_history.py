@@ -1,6 +1,7 @@
 """Raw records from the loop to the day files: exactly once, whatever the disk does."""
 
 import errno
+import gzip
 import logging
 import os
 import random
@@ -240,6 +241,18 @@ def test_members_say_which_seqs_they_cover(tmp_path: Path) -> None:
     assert [each.get("cd" * 16) for each in covers] == [(0, 9), (10, 19), None]
     assert life.history.written("ab" * 16) == 30
     assert life.history.written("none") is None
+
+
+def test_what_is_handed_over_twice_is_taken_once(tmp_path: Path) -> None:
+    """A ring that is let go and attached again begins at an older position."""
+    world = World(tmp_path, [ring(30)])
+    life = world.start()
+    life.read(20)
+    for again in (0, 5, 15):
+        life.positions["ab" * 16] = again
+        life.read(10)
+    finish(life)
+    world.assert_exactly_once()
 
 
 def test_what_the_ring_has_overwritten_meanwhile_is_reported(tmp_path: Path) -> None:
@@ -509,6 +522,36 @@ def test_a_full_disk_is_waited_out(small_disk: Path, caplog: pytest.LogCaptureFi
     )
     life.history.step()
     assert life.history.problem is None
+    world.assert_exactly_once()
+
+
+def test_short_writes_are_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system call may write less than it was given; nothing at all is an error."""
+    world = World(tmp_path, [ring(20)])
+    life = world.start()
+    writing = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: writing(descriptor, data[:7]))
+    life.read(10)
+    life.history.step()
+    monkeypatch.setattr(os, "write", lambda descriptor, data: 0)
+    life.read(10)
+    life.history.step()
+    assert life.history.problem == "day files: nothing was written"
+    monkeypatch.setattr(os, "write", writing)
+    finish(life)
+    world.assert_exactly_once()
+
+
+def test_a_day_that_others_recompressed_goes_on(tmp_path: Path) -> None:
+    """Members of other programs stay where they are; ours follow them."""
+    world = World(tmp_path, [ring(20)])
+    life = world.start()
+    life.read(10)
+    life.history.step()
+    (part,) = tmp_path.iterdir()
+    part.write_bytes(gzip.compress(gzip.decompress(part.read_bytes())))
+    finish(life)
+    assert World(tmp_path, []).start().files.covered() == {"ab" * 16: 20}
     world.assert_exactly_once()
 
 
