@@ -1,8 +1,9 @@
 """The one writer of alerts.db: opens it, loads the book from it, saves what changed in one go.
 
-A transaction is on disk when ``save`` returns (WAL, synchronous FULL).  A file that is no database
-is moved aside, never deleted; what was told is then unknown, and the caller rebuilds the alerts
-from the log without telling anybody what is over.
+What ``save`` wrote outlives this process when it returns, and is on disk when ``flush`` is clean:
+the same as synchronous FULL, but nobody has to wait for it.  A file that is no database is moved
+aside, never deleted; what was told is then unknown, and the caller rebuilds the alerts from the log
+without telling anybody what is over.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from notifier.alertlog import Position
 from notifier.book import Book, Changes, Digest, Entry
 from notifier.delivery import PENDING, Delivery, delivery_from
 from notifier.expiry import COUNT, expire
+from notifier.flush import Flush
 from notifier.ledger import (
     SCHEMA,
     VERSION,
@@ -29,6 +31,8 @@ from notifier.ledger import (
     alert_values,
     conservation,
     counts,
+    health,
+    position,
 )
 from notifier.lifecycle import Life, Told
 
@@ -44,8 +48,11 @@ _WAL_BYTES = 16 << 20
 class Keeper:
     """alerts.db, open to write."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, background: bool = False) -> None:
         """Open or create.
+
+        Args:
+            background: bring commits to disk in a thread.
 
         Raises:
             LedgerError: the file is newer than this program, or can't be opened.
@@ -56,9 +63,10 @@ class Keeper:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._db = _open(path)
         self._inode = path.stat().st_ino
+        self.flush = Flush(path.with_name(f"{path.name}-wal"), background=background)
 
     @classmethod
-    def open(cls, path: Path) -> tuple["Keeper", Book]:
+    def open(cls, path: Path, *, background: bool = False) -> tuple["Keeper", Book]:
         """alerts.db at *path* and the book that it holds; a damaged one is moved aside.
 
         Raises:
@@ -66,7 +74,7 @@ class Keeper:
         """
         for last in (False, True):
             try:
-                keeper, book = cls(path), Book()
+                keeper, book = cls(path, background=background), Book()
                 keeper.load(book)
                 return keeper, book
             except (OSError, sqlite3.Error) as problem:
@@ -81,11 +89,12 @@ class Keeper:
         return "" if row is None else str(row["value"])
 
     def position(self) -> Position:
-        """How far the alert log was read."""
-        try:
-            return Position.decode(self.meta("position"))
-        except ValueError:
-            return Position()  # read again from the beginning: what is known is dropped by its id
+        """How far the alert log was read, see ``ledger.position``."""
+        return position(self._db)
+
+    def health(self) -> dict[str, Any]:
+        """What was last reported, see ``ledger.health``."""
+        return health(self._db)
 
     def load(self, book: Book) -> None:
         """Fill *book* with the alerts that live, as they were when last saved."""
@@ -140,14 +149,15 @@ class Keeper:
         return [delivery_from(row) for row in rows.fetchall()]
 
     def save(self, changes: Changes, live: dict[str, Entry]) -> None:
-        """Write *changes* in one transaction; they are on disk when this returns.
+        """Write *changes* in one transaction, and have them brought to disk.
 
         Raises:
             sqlite3.Error: nothing was written.
         """
         with self._transaction():
             for statement, rows in _statements(changes, live):
-                self._db.executemany(statement, rows)
+                if rows:
+                    self._db.executemany(statement, rows)
 
     def counts(self) -> dict[str, int]:
         """The counters, see ``ledger.counts``."""
@@ -165,8 +175,13 @@ class Keeper:
             return False
 
     def tidy(self) -> None:
-        """Bring the write-ahead log into the file; for moments in which nobody waits."""
+        """Bring the write-ahead log into the file; for moments in which nobody waits.
+
+        The write after it begins the log anew, which waits for the disk: better now than when the
+        next alert comes.
+        """
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('tidied', ?)", (time.time_ns(),))
 
     def overgrown(self) -> bool:
         """Whether the write-ahead log is so long that it can't wait for such a moment."""
@@ -185,7 +200,8 @@ class Keeper:
             return expire(self._db, before_ns, updates_before_ns)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, with everything on disk unless the disk hangs."""
+        self.flush.close()
         self._db.close()
 
     @contextlib.contextmanager
@@ -194,6 +210,7 @@ class Keeper:
         try:
             yield
             self._db.execute("COMMIT")
+            self.flush.ask()
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -238,7 +255,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA synchronous = NORMAL")  # with Flush that is FULL, see above
         db.execute("PRAGMA wal_autocheckpoint = 0")  # it would come between an alert and its reader
         db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,0 +1,189 @@
+"""The facts of one period for a report: alerts, PnL, latency, deliveries, gaps.
+
+A part that can't be read is named in ``missing`` and hides no other.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import pairwise
+from typing import Any
+
+from aggregator import course, query
+from aggregator.course import Course
+from aggregator.fetch import Lost
+from cli import known, rollups, times
+from cli.deliveries import opened as opened_ledger
+from cli.known import Known
+from cli.place import Place
+from cli.problems import Failed
+from cli.times import NS
+from notifier.alert import Alert
+from notifier.decisions import Decision, Journal
+from notifier.lifecycle import RESOLVED
+from notifier.tally import Tally, tallies
+
+LATENCY = "*_latency"
+PNL = "pnl"
+_MOST_GAPS = 200
+_MOST_STEPS = 120
+_STEPS_S = (60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An alert, and who acknowledged it first; both empty if nobody did."""
+
+    alert: Alert
+    by: str = ""
+    at_ns: int | None = None
+
+    @property
+    def after_s(self) -> float | None:
+        """Seconds from its beginning to the acknowledgement; 0 if that was given in advance."""
+        if self.at_ns is None:
+            return None
+        return max(0.0, (self.at_ns - self.alert.started_ns) / NS)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Records that were lost, or time in which an engine wrote nothing though it had before.
+
+    ``lost`` is None where nobody knows how many, and 0 for silence.
+    """
+
+    engine: str
+    start_s: int
+    end_s: int
+    lost: int | None
+
+    @property
+    def silent(self) -> bool:
+        return self.lost == 0
+
+
+@dataclass
+class Facts:
+    """Everything about one period.
+
+    ``over_time`` has the rows of each latency series per *step_s*, by its key.
+    """
+
+    where: Place
+    start_s: int
+    end_s: int
+    at_ns: int = field(default_factory=times.now_ns)
+    records: int = 0
+    lost: int | None = 0
+    alerts: list[Answered] = field(default_factory=list)
+    pnl: list[Course] = field(default_factory=list)
+    latency: list[Row] = field(default_factory=list)
+    deliveries: list[Tally] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    step_s: int = 0
+    over_time: dict[tuple[Any, ...], list[Row]] = field(default_factory=dict)
+
+
+def gather(where: Place, start_s: int, end_s: int) -> Facts:
+    """The facts of [start, end) in epoch seconds; never raises for a part that can't be read."""
+    facts = Facts(where, start_s, end_s)
+    with _part(facts, "rollups"), rollups.opened(where) as db:
+        _recorded(facts, db)
+    with _part(facts, "alerts"):
+        now = known.load(where, everything=True)
+        facts.alerts = _answered(where, now, start_s * NS, end_s * NS)
+    if where.ledger.exists():
+        with _part(facts, "deliveries"), opened_ledger(where) as db:
+            facts.deliveries = list(tallies(db, start_s * NS, end_s * NS))
+    return facts
+
+
+@contextmanager
+def _part(facts: Facts, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error, Failed) as error:
+        facts.missing.append(f"{name}: {error}")
+
+
+def _recorded(facts: Facts, db: sqlite3.Connection) -> None:
+    start_s, end_s = facts.start_s, facts.end_s
+    rows = list(query.summary(db, start_s=start_s, end_s=end_s))
+    facts.records = sum(row["count"] for row in rows)
+    facts.latency = [row for row in rows if fnmatchcase(row["metric"], LATENCY)]
+    facts.step_s = step_s(facts.end_s - facts.start_s, query.base_s(db))
+    for row in query.metrics(
+        db, interval_s=facts.step_s, metric=LATENCY, start_s=start_s, end_s=end_s
+    ):
+        facts.over_time.setdefault(rollups.series_key(row), []).append(row)
+    facts.pnl = course.courses(db, PNL, start_s=start_s, end_s=end_s)
+    booked = Lost(db, facts.start_s, facts.end_s).booked
+    counts = [(count, unknown) for several in booked.values() for _, count, unknown in several]
+    unknown = any(each[1] for each in counts)
+    facts.lost = None if unknown else sum(each[0] for each in counts)
+    base_s = query.base_s(db)
+    losses = [
+        Gap(engine, at_s, at_s + base_s, None if unknown else count)
+        for engine, several in booked.items()
+        for at_s, count, unknown in several
+        if count or unknown
+    ]
+    silences = _silences(course.written(db, start_s=start_s, end_s=end_s))
+    found = sorted([*losses, *silences], key=lambda gap: gap.start_s)
+    facts.gaps = found[:_MOST_GAPS]
+
+
+def step_s(length_s: int, base_s: int) -> int:
+    """A width of intervals, a multiple of the base one, that leaves a readable number of them."""
+    wanted = length_s / _MOST_STEPS
+    return next((step for step in _STEPS_S if step >= wanted and step % base_s == 0), _STEPS_S[-1])
+
+
+def _silences(written: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[Gap]:
+    """Time between two intervals in which an engine wrote."""
+    for engine, intervals in written.items():
+        for (_, before_s), (after_s, _) in pairwise(intervals):
+            if after_s > before_s:
+                yield Gap(engine, before_s, after_s, 0)
+
+
+def _answered(where: Place, now: Known, start_ns: int, end_ns: int) -> list[Answered]:
+    """Alerts that were firing at some time in [start, end), the oldest first."""
+    acks = [each for each in Journal(where.decisions).read_all() if each.kind == "ack"]
+    inside = [
+        alert
+        for alert in now.alerts
+        if alert.started_ns < end_ns and (ended_ns(alert) or now.now_ns) >= start_ns
+    ]
+    return [_first_ack(alert, acks) for alert in sorted(inside, key=lambda one: one.started_ns)]
+
+
+def ended_ns(alert: Alert) -> int | None:
+    return alert.resolved_ns if alert.state == RESOLVED else None
+
+
+def _first_ack(alert: Alert, acks: Sequence[Decision]) -> Answered:
+    for ack in acks:
+        if _is_of(ack, alert):
+            return Answered(alert, ack.by, ack.at_ns)
+    return Answered(alert)
+
+
+def _is_of(ack: Decision, alert: Alert) -> bool:
+    """Whether *ack* was given for this alert, or in advance for all of its rule."""
+    if ack.alert == alert.id or any(cover.alert == alert.id for cover in ack.covers):
+        return True
+    ends_ns = ack.ends_at(ack.at_ns, 0, "")
+    in_advance = ack.at_ns <= alert.started_ns and (ends_ns is None or ends_ns > alert.started_ns)
+    if not in_advance:
+        return False
+    same_series = any(cover.fingerprint == alert.fingerprint for cover in ack.covers)
+    return (same_series and not ack.until_resolved) or (
+        ack.scope == "future" and ack.rule == alert.rule
+    )

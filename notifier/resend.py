@@ -1,0 +1,112 @@
+"""Tell plugins again what is so, for receivers that forget, such as an Alertmanager.
+
+Each period a round begins: all alerts that fire or were resolved in the last five minutes, as the
+plugin has last accepted them, in parts of bounded size.  A part is an attempt of its own and waits
+until nothing new wants to leave.  Nothing new is ever told this way: what the other side hasn't
+heard yet is a delivery.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier.alert import Severity
+from notifier.book import Book, Entry
+from notifier.lifecycle import FIRING, RESOLVED
+from notifier.plugin import RESEND, Message
+from notifier.retry import SECOND_NS
+from notifier.worker import Outcome, Result
+
+PART = 500  # alerts in one attempt
+RESOLVED_NS = 300 * SECOND_NS  # how long an end is told again
+_SHORTEST_S = 1.0
+
+
+@dataclass(slots=True)
+class Round:
+    """Where one plugin is; ``resent`` counts alerts told again, ``failed`` attempts that failed."""
+
+    every_ns: int
+    begins_ns: int = 0
+    waiting: "deque[str]" = field(default_factory=deque)
+    number: int = 0
+    under_way: int = 0
+    resent: int = 0
+    failed: int = 0
+
+
+class Resends:
+    """The rounds of all plugins that want any; *every_s* by name of the plugin."""
+
+    def __init__(self, book: Book, every_s: Mapping[str, float]) -> None:
+        self._book = book
+        self._rounds = {
+            name: Round(round(max(_SHORTEST_S, seconds) * SECOND_NS))
+            for name, seconds in every_s.items()
+        }
+
+    def due_ns(self, plugin: str) -> int | None:
+        """When ``next`` may have something; None if never."""
+        one = self._rounds.get(plugin)
+        if one is None:
+            return None
+        return 0 if one.waiting else one.begins_ns
+
+    def next(self, plugin: str, now_ns: int) -> Message | None:
+        """The next part for *plugin*, if it is time."""
+        one = self._rounds.get(plugin)
+        if one is None:
+            return None
+        if not one.waiting and now_ns >= one.begins_ns:
+            one.begins_ns = now_ns + one.every_ns
+            one.waiting.extend(self._book.entries)
+        rows: list[dict[str, Any]] = []
+        while one.waiting and len(rows) < PART:
+            entry = self._book.entries.get(one.waiting.popleft())
+            row = _accepted(entry, plugin, now_ns) if entry is not None else None
+            if row is not None:
+                rows.append(row)
+        if not rows:
+            return None
+        one.number += 1
+        one.under_way = len(rows)
+        return Message(RESEND, rows[0], delivery="", attempt=one.number, members=tuple(rows))
+
+    def settle(self, result: Result, now_ns: int) -> None:
+        """Note how a part ended; the rest of a round that fails waits for the next one."""
+        one = self._rounds[result.plugin]
+        if result.outcome == Outcome.DELIVERED:
+            one.resent += one.under_way
+        else:
+            one.failed += 1
+            one.waiting.clear()
+            one.begins_ns = now_ns + one.every_ns
+        one.under_way = 0
+
+    def under_way(self, plugin: str) -> bool:
+        """Whether a part is."""
+        one = self._rounds.get(plugin)
+        return one is not None and one.under_way > 0
+
+    def report(self, plugin: str) -> dict[str, int]:
+        """The counters as JSON values."""
+        one = self._rounds.get(plugin)
+        return {} if one is None else {"resent": one.resent, "resends_failed": one.failed}
+
+
+def periods(plugins: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """*every_s* for ``Resends``, of (name, wish) pairs."""
+    return {name: seconds for name, seconds in plugins if seconds is not None}
+
+
+def _accepted(entry: Entry, plugin: str, now_ns: int) -> dict[str, Any] | None:
+    """The alert's row as *plugin* has accepted it; None where that isn't how the alert stands."""
+    alert, told = entry.life.alert, entry.told.get(plugin)
+    if told is None or told.failed or told.state != alert.state or plugin in entry.pending:
+        return None
+    if told.state == RESOLVED and now_ns - (alert.resolved_ns or 0) > RESOLVED_NS:
+        return None
+    if told.state not in (FIRING, RESOLVED):
+        return None
+    return alert.row() | {"severity": Severity(told.severity).word}
