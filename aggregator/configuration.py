@@ -18,6 +18,7 @@ from aggregator.settings import Settings, SettingsError
 from notifier.alert import Severity
 from notifier.plugin import load
 from notifier.routes import TableError, parse_routes
+from notifier.secret import url_problem
 from notifier.settings import REPEATS_S, NotifierSettings, PluginSettings, parse_plugins
 
 
@@ -60,6 +61,9 @@ def configure(settings: Settings) -> Configuration:
         problems += error.problems
         routes = []
     problems += _half_configured(plugins)
+    ping_url = settings.monitoring_ping_url.get_secret_value()
+    if ping_url and (problem := url_problem(ping_url)):
+        problems.append(f"MONITORING_PING_URL: {problem}")
     if problems:
         raise SettingsError(problems)
     notifier = NotifierSettings(
@@ -70,6 +74,8 @@ def configure(settings: Settings) -> Configuration:
         repeats_s=_repeats(settings),
         reopen_s=float(settings.monitoring_reopen_window_seconds),
         ack_ttl_s=float(settings.monitoring_ack_ttl_seconds),
+        ping_url=ping_url,
+        ping_interval_s=float(settings.monitoring_heartbeat_interval),
         log_level=settings.monitoring_log_level,
         log_format=settings.monitoring_log_format,
     )

@@ -14,6 +14,7 @@ from aggregator.applied import MAIN, Applied, Life, Records
 from aggregator.binning import FloatArray, IntArray
 from aggregator.episode import OK
 from aggregator.levels import BETWEEN, FIRST, worst_of
+from aggregator.units import NS_PER_S
 from aggregator.windows import worst_in
 
 Codes = NDArray[np.int8]
@@ -40,8 +41,27 @@ class LastRule(Applied):
             if worst < levels.bounds[0]:  # the usual case: nothing to see
                 return
         inside = self.in_session(records)
-        if inside is not None:
-            self._walk(inside, self._codes(inside.values))
+        if inside is None:
+            return
+        codes = self._codes(inside.values)
+        if self.rule.for_s and episode.status == OK and not episode.expected.lines:
+            first = self._first_lasting(inside.times, codes)
+            inside, codes = inside.pick(slice(first, None)), codes[first:]
+        self._walk(inside, codes)
+
+    def _first_lasting(self, times: IntArray, codes: Codes) -> int:
+        """Where the first stretch at a level begins that lasts for the rule's ``for``.
+
+        A pending alert that comes to nothing leaves no trace: those before need no walking.
+        """
+        bad = np.concatenate(([False], codes >= FIRST, [False]))
+        starts = np.flatnonzero(bad[1:] & ~bad[:-1])
+        ends = np.flatnonzero(bad[:-1] & ~bad[1:])
+        open_ended = ends == len(codes)
+        until_ns = times[np.minimum(ends, len(codes) - 1)]
+        lasts = open_ended | (until_ns > times[starts] + round(self.rule.for_s * NS_PER_S))
+        lasting = starts[lasts]
+        return int(lasting[0]) if len(lasting) else len(codes)
 
     def _codes(self, values: FloatArray) -> Codes:
         """:meth:`CompiledLevels.code` of each value."""

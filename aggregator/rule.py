@@ -96,10 +96,12 @@ class Rule:
         if self.stat == (LAST,):
             if self.window_s:
                 yield "window: stat last looks at each record by itself; name another stat"
-            if self.min_count != 1:
-                yield "min_count: needs a window"
             if self.by:
                 yield "by: stat last looks at each series by itself; name another stat"
+        if self.stat == (ABSENT,) and self.window_s and not 1 <= self.window_s <= LONGEST_WINDOW_S:
+            yield "window: must be 1s..7d"
+        if self.min_count != 1 and not windowed:
+            yield f"min_count: stat {self.stat[0]} doesn't count records"
         if self.min_count < 1:
             yield "min_count: must be at least 1"
         if self.per and not set(self.stat) <= RATIOS:
@@ -119,6 +121,8 @@ class Rule:
             if (problem := self._unit_problem(level)) is not None:
                 yield f"{key}.{severity.word}: {problem}"
                 return
+        if self.stat == (ABSENT,) and self.window_s < 1 and self.levels[0][1].to("s") < 1:
+            yield f"above: {self.levels[0][1]}: silence is noticed from 1s on"
         for (mild, least), (bad, level) in pairwise(self.levels):
             try:
                 ordered = sign * least.to(level.unit) < sign * level.value

@@ -108,7 +108,10 @@ class Settings(BaseSettings):
 
     # Liveness
     monitoring_heartbeat_interval: int = _field(
-        60, "the service logs a sign of life this often", "seconds", ge=10, le=3600
+        60, "how often the service logs and pings a sign of life", "seconds", ge=10, le=3600
+    )
+    monitoring_ping_url: SecretStr = _field(
+        SecretStr(""), "dead-man service that is pinged while all is well; empty: none"
     )
     monitoring_heartbeat_lapse_seconds: int = _field(
         300,

@@ -162,7 +162,8 @@ close = "25:00"
     ("extra", "said"),
     [
         ('window = "5m"', "window: stat last looks at each record by itself; name another stat"),
-        ("min_count = 3", "min_count: needs a window"),
+        ("min_count = 3", "min_count: stat last doesn't count records"),
+        ('stat = "absent"\nwindow = "8d"', "window: must be 1s..7d"),
         ('by = "desk"', "by: stat last looks at each series by itself; name another stat"),
         ("clear = 5", "clear (5) must be below the level of warning (5)"),
         ("below = {warning = 1}", "levels: give either above or below"),
@@ -222,6 +223,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, extra: str, said: str) -
             'stat = "absent"',
             "above.warning: 3MB: the value of stat absent is a time",
         ),
+        ('above = {warning = "3ms"}', 'stat = "absent"', "above: 3ms: silence is noticed from 1s"),
         (
             'above = {warning = "3ms"}',
             'stat = "count"\nwindow = 5',

@@ -54,6 +54,16 @@ def test_a_restart_goes_on_before_the_series_writes_again() -> None:
     assert kinds(until(again, 12)) == [("silent", Kind.FIRED), ("pending", Kind.FIRED)]
 
 
+def test_a_second_that_was_not_evaluated_yet_is_evaluated_after_the_restart() -> None:
+    """Also if its last record came on the very second."""
+    for at_s in (0.5, 1.0):
+        first = evaluator(WINDOW)
+        assert record(first, at_s, 7) == []
+        again = evaluator(WINDOW)
+        again.load(saved(first))
+        assert kinds(until(again, 1)) == [("window", Kind.FIRED)]
+
+
 def test_a_checkpoint_writes_what_changed_alone() -> None:
     """Nothing new, nothing to write but the clock; a slice that left its window is deleted."""
     made = evaluator(WINDOW)
