@@ -2,8 +2,8 @@
 
 Data like those of a file, which can change or replace each by its name.  They watch what every
 engine records, and what the aggregator samples itself: ``engine_down``, ``records_lost``,
-``alerts_lost``, ``disk_used_pct``, ``artifact_age_hours``, ``delivery_failing``,
-``pipeline_restarts``.
+``alerts_lost``, ``disk_used_pct``, ``day_files_evicted``, ``artifact_age_hours``,
+``delivery_failing``, ``pipeline_restarts``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,7 @@ _LOSS_FACTOR = 1.5
 # The window of what the aggregator counts itself: an alert is over so long after the last time.
 _COUNTED_S = 60
 _CRASHES_S, _CRASHES = 300, 3
+_EVICTED_S = 3600
 
 
 def builtin_rules(
@@ -130,6 +131,15 @@ def _own_health(artifact_staleness_hours: float, disk_alert_pct: float) -> Itera
         above={WARNING: Level(disk_alert_pct), CRITICAL: Level((disk_alert_pct + 100.0) / 2)},
         clear=Level(disk_alert_pct - 1.0),
         message="disk of {path} {value} % full, limit {threshold} %",
+    )
+    yield Rule(
+        "disk_nearly_full",
+        "day_files_evicted",
+        stat=("sum",),
+        window_s=_EVICTED_S,
+        above={WARNING: Level(0.0)},
+        strict=True,
+        message="{value} of the oldest day files deleted to make room",
     )
     yield Rule(
         "pipeline_crashing",

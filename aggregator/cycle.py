@@ -25,6 +25,7 @@ from aggregator.crashes import save_crash
 from aggregator.disk import LOG_KEY, Commit, Disk
 from aggregator.engines import Engines
 from aggregator.episode import PENDING
+from aggregator.historian import Historian
 from aggregator.rings import CHECKPOINT_PREFIX, Ring, Rings
 from aggregator.rollup import RollupBuffer
 from aggregator.rules import SERVICE, Evaluator
@@ -88,6 +89,14 @@ class Aggregator:
             self._store, AlertLog(log_dir), self._ring_bell, self._wall_ns, inline=inline_disk
         )
         self._commit = Commit()
+        self._historian = Historian(
+            self._data_dir,
+            settings,
+            configuration.rules,
+            self._store,
+            self._anchor,
+            inline=inline_disk,
+        )
         self._deaths = deaths
         lapse_ns = settings.monitoring_heartbeat_lapse_seconds * SECOND_NS
         self._engines = Engines(self._data_dir, lapse_ns)
@@ -138,6 +147,7 @@ class Aggregator:
         commit.values.update(self._evaluator.dirty())
         commit.values[_ATTEMPTS_KEY] = None
         for ring in self._rings.open.values():
+            ring.written = self._historian.written(ring)
             commit.values[CHECKPOINT_PREFIX + ring.uuid] = ring.checkpoint()
         self._disk.submit([], commit)
 
@@ -148,8 +158,9 @@ class Aggregator:
             pass
         while not self._disk.idle and time.monotonic() < deadline:
             time.sleep(0.001)
+        finished = self._historian.close(max(0.1, deadline - time.monotonic()))
         self.commit()
-        finished = self._disk.close(max(0.1, deadline - time.monotonic()))
+        finished = self._disk.close(max(0.1, deadline - time.monotonic())) and finished
         self._rings.close()
         if finished:
             self._store.close()
@@ -164,6 +175,7 @@ class Aggregator:
             return
         self._configuration = fresh
         at_ns = self._now_ns + self._anchor.steady_ns
+        self._historian.reload(fresh.rules)
         self._log_transitions(self._evaluator.reload(fresh.rules, fresh.sessions, at_ns))
 
     # records
@@ -177,8 +189,11 @@ class Aggregator:
             records = batch.records
             ids = ring.series_ids(records["series"])
             times = records["time_ns"]
+            wall_ns = times + self._anchor.wall_ns
             if self._configuration.settings.monitoring_enable_aggregation:
-                self._buffer.add(ids, times + self._anchor.wall_ns, records["value"])
+                self._buffer.add(ids, wall_ns, records["value"])
+            self._historian.resume(ring, self._anchor.wall_ns)
+            self._historian.add(ring, batch, ids, wall_ns)
             transitions += self._evaluator.observe(
                 ring.uuid, ids, records["seq"], times + self._anchor.steady_ns, records["value"]
             )
@@ -244,6 +259,7 @@ class Aggregator:
         if self._anchor.follow(wall_offset_ns()):
             self._commit.values[self._anchor_key()] = self._anchor_value()
             _log.warning("wall clock was set", extra={"component": "monitoring"})
+        self._historian.look()
         infos = survey(self._data_dir)
         self._commit.values.update(self._rings.discover(infos))
         settings = self._configuration.settings
@@ -253,6 +269,7 @@ class Aggregator:
             *health.delivery_samples(self._data_dir / "alerts.db"),
             *health.death_samples(self._deaths),
             *self._engines.unwatched(),
+            *self._historian.samples(),
         ]
         self._deaths = ()
         engines = []
@@ -277,6 +294,7 @@ class Aggregator:
             "disk_problem": self._disk.problem,
             "transitions_dropped": self._disk.dropped,
             "pending": self._pending(),
+            "history": self._historian.report(),
         }
         return json.dumps(report).encode()
 
@@ -320,6 +338,7 @@ class Aggregator:
             gid = self._store.series_id(metric, unit, labels)
             self._series[key] = gid
             self._evaluator.add_series(gid, metric, unit, labels)
+            self._historian.add_series(gid, metric, unit, labels)
         return self._series[key]
 
     def _installation(self) -> uuid.UUID:

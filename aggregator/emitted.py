@@ -1,8 +1,8 @@
 """Transitions on their way out: whose they are, their ids, their order, and those already logged.
 
 After a restart the alert log may know transitions that the checkpoint doesn't.  They are expected
-again: the same id derived once more is dropped.  If their time passes without it, because the
-records are gone, the state after the last one holds.
+again: the same id derived once more is dropped.  If another one is derived, or their time passes
+without any, then records are gone: the log is right, and the state after its last line holds.
 """
 
 import uuid

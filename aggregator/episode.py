@@ -6,74 +6,28 @@ depend on the samples alone, never on how they were batched or when the program 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from aggregator.emitted import (
     BY_RECORD,
     BY_TIMER,
-    LOG_PRECISION_NS,
     NEVER_NS,
-    Emitted,
-    Expected,
-    Identity,
-    row_of,
 )
-from aggregator.levels import CLEAR, FIRST, CompiledLevels
-from aggregator.rule import Rule
-from aggregator.sessions import Session
+from aggregator.episodestate import FIRING, OK, PENDING, EpisodeState
+from aggregator.levels import CLEAR, FIRST
 from aggregator.units import NS_PER_S
-from aggregator.wording import alert_text
-from notifier.alert import Kind, Severity, Transition
+from notifier.alert import Kind, Transition
 
 UPDATE_NS = 10 * NS_PER_S
 # So many changes in one stretch of UPDATE_NS are told as they come; then getting better waits for
 # the stretch to end, so that a value that trembles around a level can't fill the disk.
 MOST_CHANGES = 20
-OK, PENDING, FIRING = "ok", "pending", "firing"
 Worst = Sequence[tuple[int, float]]
 
+__all__ = ["FIRING", "OK", "PENDING", "Episode"]
 
-class Episode:
-    """The alert of one rule on one series.
 
-    ``due_ns`` is the next timer.  ``source`` names the ring whose samples it takes.  ``changed`` is
-    set when the checkpoint must have it again.
-    """
-
-    def __init__(
-        self,
-        rule: Rule,
-        levels: CompiledLevels,
-        identity: Identity,
-        session: Session | None,
-        out: list[Emitted],
-    ) -> None:
-        self._rule = rule
-        self._levels = levels
-        self._identity = identity
-        self._session = session
-        self._out = out
-        self.source = ""
-        self.note = ""
-        self.stat = rule.stat[0]
-        self.expected = Expected()
-        self.changed = False
-        self.skip_ns = self._flip_stretch = -1
-        self._flips = 0
-        self._message = ""
-        self._rest()
-
-    def _rest(self) -> None:
-        self.status = OK
-        self.code = CLEAR
-        self.count = 0
-        self.value = 0.0
-        self.values: dict[str, float] = {}
-        self.evidence: tuple[tuple[int, float], ...] = ()
-        self._since_ns = self._fired_ns = self._occasion = 0
-        self._update_ns = self._hold_ns = self.close_ns = NEVER_NS
-        self._relief: int | None = None
-        self._schedule()
+class Episode(EpisodeState):
+    """The alert of one rule on one series."""
 
     # samples
 
@@ -130,6 +84,7 @@ class Episode:
             self.code = code
         else:
             self._judge(_target(code), at_ns, occasion)
+        self._come_back()
         self._schedule()
 
     def _absorb(
@@ -141,7 +96,7 @@ class Episode:
         stat: str,
         values: Mapping[str, float] | None,
     ) -> None:
-        self.value = value
+        self.value = value + 0.0  # no minus zero
         if stat:
             self.stat = stat
         if values is not None:
@@ -214,7 +169,13 @@ class Episode:
         while self.due_ns < clock_ns:
             self.changed = True
             self._tick(self.due_ns)
+            self._come_back()
             self._schedule()
+
+    def _come_back(self) -> None:
+        if self._strayed:
+            self._strayed = False
+            self._take_over(self.expected.give_up())
 
     def _tick(self, at_ns: int) -> None:
         if self.status == PENDING and self._pending_until_ns <= at_ns:
@@ -237,19 +198,6 @@ class Episode:
             self._turn(CLEAR, at_ns, at_ns, BY_TIMER, "session closed")
         else:
             self._rest()
-
-    @property
-    def _pending_until_ns(self) -> int:
-        return self._since_ns + round(self._rule.for_s * NS_PER_S)
-
-    def _schedule(self) -> None:
-        self.due_ns = min(
-            self._pending_until_ns if self.status == PENDING else NEVER_NS,
-            self._update_ns,
-            self._hold_ns,
-            self.close_ns,
-            self.expected.due_ns,
-        )
 
     def end(self, at_ns: int, reason: str) -> None:
         """Resolve for a reason that isn't in the samples: the rule or the engine is gone."""
@@ -274,7 +222,9 @@ class Episode:
         if kind is not Kind.RESOLVED:  # which keeps the text of what is over
             self._message = self._text()
         identity = self._identity.transition(kind, self.source, occasion)
-        if self.expected.has(identity):
+        if self.expected.lines:
+            # Anything but what the log has next means that records are gone: the log is right.
+            self._strayed = not self.expected.has(identity)
             return
         transition = Transition(
             id=identity,
@@ -292,105 +242,6 @@ class Episode:
             evidence=self.evidence,
         )
         self._out.append(self._identity.emit(transition, phase, occasion))
-
-    @property
-    def severity(self) -> Severity:
-        """That of the level it is at; only while pending or firing."""
-        return self._levels.severity(self.code)
-
-    def _text(self) -> str:
-        return alert_text(
-            self._rule,
-            self._levels,
-            self._identity,
-            self.code,
-            self.value,
-            stat=self.stat,
-            values=self.values,
-            note=self.note,
-        )
-
-    def row(self) -> dict[str, Any] | None:
-        """What `status` shows of it; None unless it is pending or firing."""
-        if self.expected.lines:
-            return row_of(self.expected.lines[-1])
-        if self.status == OK:
-            return None
-        return {
-            "rule": self._identity.rule,
-            "labels": dict(self._identity.labels),
-            "severity": self.severity.word,
-            "state": self.status,
-            "message": self._message if self.status == FIRING else self._text(),
-            "value": self.value,
-            "threshold": self._levels.threshold(self.code),
-            "unit": self._levels.unit,
-            "since_ns": self._since_ns,
-            "count": self.count,
-        }
-
-    # checkpoint and restart
-
-    def expect(self, line: Transition) -> None:
-        """The log has this transition and the checkpoint hasn't."""
-        self.expected.lines.append(line)
-        self.changed = True
-        self._schedule()
-
-    def _take_over(self, line: Transition) -> None:
-        """Adopt the state after *line*; samples up to it are part of it."""
-        self._rest()
-        self.skip_ns = line.at_ns + LOG_PRECISION_NS
-        if line.kind is Kind.RESOLVED:
-            return
-        self.status = FIRING
-        self.code = self._levels.nearest(line.severity)
-        self._since_ns = self._fired_ns = line.at_ns
-        self.count, self.value = line.count, line.value or 0.0
-        self._message, self.evidence = line.message, line.evidence
-        if self._session is not None:
-            self.close_ns = self._session.span(line.at_ns).end_ns
-
-    def state(self) -> dict[str, Any] | None:
-        """All of it as plain data; None if there is nothing to remember."""
-        expected = self.expected.encoded()
-        if self.status == OK and not expected and max(self._flip_stretch, self.skip_ns) < 0:
-            return None
-        whole = {name: getattr(self, name) for name in _SAVED}
-        severity = 0 if self.status == OK else int(self.severity)
-        relief = None if not self._relief else int(self._levels.severity(self._relief))
-        return whole | {
-            "severity": severity,
-            "relief": relief if self._relief else self._relief,
-            "expected": expected,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Become what :meth:`state` described; the rule's levels may have changed since."""
-        for name in _SAVED:
-            setattr(self, name, state.get(name, getattr(self, name)))
-        self.evidence = tuple((at_ns, value) for at_ns, value in self.evidence)
-        if self.stat not in self._rule.stat:
-            self.stat = self._rule.stat[0]
-        if self.status != OK:
-            self.code = self._levels.nearest(state["severity"])
-            if self._session is not None and self.close_ns == NEVER_NS:
-                self.close_ns = self._session.span(self._since_ns).end_ns
-            elif self._session is None:
-                self.close_ns = NEVER_NS
-        relief = state["relief"]
-        self._relief = self._levels.nearest(relief) if relief else relief
-        self.expected = Expected.decoded(state["expected"])
-        self._schedule()
-
-
-# What is saved as it is; codes are saved as severities, since a rule's levels may change between
-# two runs.
-_SAVED = (
-    "status", "count", "value", "stat", "values", "evidence", "note", "close_ns",
-    "_since_ns", "_fired_ns", "_occasion", "_update_ns", "_hold_ns",
-    "_flip_stretch", "_flips", "skip_ns", "_message",
-)  # fmt: skip
 
 
 def _target(code: int) -> int:

@@ -119,9 +119,9 @@ class FreeTexts:
         if before is not None:
             text.expected = before.expected
         # It notifies even inside the reopen window: what an engine says anew is news.
-        self._say(text, Kind.FIRED, at_ns, seq, BY_RECORD, again=True)
-        self._keep(text)
-        self._make_room(at_ns)
+        if self._say(text, Kind.FIRED, at_ns, seq, BY_RECORD, again=True) or text.firing:
+            self._keep(text)
+            self._make_room(at_ns)
 
     def _again(
         self, text: _Text, source: str, seq: int, at_ns: int, severity: Severity, message: str
@@ -131,7 +131,8 @@ class FreeTexts:
         text.count += 1
         if severity is not text.severity:
             text.severity = severity
-            self._say(text, Kind.SEVERITY, at_ns, seq, BY_RECORD)
+            if not self._say(text, Kind.SEVERITY, at_ns, seq, BY_RECORD):
+                return
         elif text.update_ns == NEVER_NS:
             steps = max(1, -(-(at_ns - text.fired_ns) // UPDATE_NS))
             text.update_ns = text.fired_ns + steps * UPDATE_NS
@@ -211,11 +212,15 @@ class FreeTexts:
         again: bool = False,
         announce: bool = True,
         reason: str = "",
-    ) -> None:
+    ) -> bool:
+        """Tell it, unless the log has it; False if the log has something else instead."""
         text.update_ns = NEVER_NS
         identity = text.identity.transition(kind, text.source, occasion)
-        if text.expected.has(identity):
-            return
+        if text.expected.lines:
+            if text.expected.has(identity):
+                return True
+            self._take_over(text, text.expected.give_up())
+            return False
         transition = Transition(
             id=identity,
             kind=kind,
@@ -231,10 +236,14 @@ class FreeTexts:
             reason=reason,
         )
         self._out.append(text.identity.emit(transition, phase, occasion))
+        return True
 
     def _resolve(self, text: _Text, at_ns: int, phase: int, reason: str, *, announce: bool) -> None:
         # Named by the last word of the engine, whoever finds out that it was the last.
-        self._say(text, Kind.RESOLVED, at_ns, text.seq, phase, announce=announce, reason=reason)
+        if not self._say(
+            text, Kind.RESOLVED, at_ns, text.seq, phase, announce=announce, reason=reason
+        ):
+            return
         text.firing = False
         if not text.expected.lines:
             self._forget(text)
@@ -285,6 +294,7 @@ class FreeTexts:
         text.firing = line.kind is not Kind.RESOLVED
         text.severity, text.message, text.count = line.severity, line.message, line.count
         text.fired_ns = text.seen_ns = line.at_ns
+        text.seq = line.at_ns  # that of the words is lost, and its old one may name another end
         text.update_ns = NEVER_NS
         if not text.firing:
             self._forget(text)

@@ -49,7 +49,7 @@ FLUSH_RECORDS = 32_768  # that many waiting are flushed at once
 MAX_HELD = 1 << 19  # records that couldn't be written
 MAX_RECENT = 1 << 17  # newest records of all series together
 _CHUNK = 1 << 17
-_MEMBER_RECORDS = 1 << 15
+_MEMBER_RECORDS = 1 << 13  # formatting more in one go would make the loop wait for the interpreter
 _LINE_BYTES = 80  # of a line, besides its series' constant parts
 
 

@@ -42,6 +42,9 @@ class Ring:
         self.uuid = pair.uuid
         self.lost = int(state.get("lost", 0))
         self.texts_lost = int(state.get("texts_lost", 0))
+        # How far it was read, and how far it was in the day files, when the checkpoint was made.
+        self.resumed_at = int(state.get("position", 0))
+        self.written = int(state.get("written", self.resumed_at))
         # Whether its engine closed it, as far as the last look around saw.
         self.ended = False
         # Whether records of an earlier ring were lost with a reboot, nobody knows how many.
@@ -50,7 +53,7 @@ class Ring:
         self._intern = intern
         self._ids: NDArray[np.int64] = np.zeros(0, np.int64)
         # No waiting for a ring that isn't there: discovery looks again within a second.
-        position, texts = int(state.get("position", 0)), int(state.get("texts", 0))
+        position, texts = self.resumed_at, int(state.get("texts", 0))
         self.reader = RingReader.attach(
             engine, data_dir, uuid=pair.uuid, position=position, timeout_s=0
         )
@@ -72,6 +75,7 @@ class Ring:
 
     def skip(self) -> None:
         """Go to the end of the ring; the next poll reports what was passed over as lost."""
+        self.written = self.resumed_at  # nor is it read for the day files
         self._passed += self.reader.skip()
         self._texts_passed += self.texts.skip()
 
@@ -118,6 +122,7 @@ class Ring:
                 "texts": self.texts.position,
                 "lost": self.lost,
                 "texts_lost": self.texts_lost,
+                "written": self.written,
             }
         )
 

@@ -35,6 +35,7 @@ __all__ = ["RuleFile", "RuleFileError", "parse_rules"]
 # Tables and names that a settings file has beside rules and sessions; others check those.
 _NEIGHBOURS = ("route", "plugin")
 _SETTING = "monitoring_"
+_COMMON = ("for", "session")
 _NO_LEVELS: Levels = {}
 _KEYS = (
     "name", "enabled", "metric", "match", "per", "by", "stat", "window", "min_count", "above",
@@ -54,7 +55,8 @@ def parse_rules(path: Path, builtin: Sequence[Rule] = ()) -> RuleFile:
     """Read the ``[[rule]]`` and ``[[session]]`` tables of a file.
 
     A rule named like a built-in one that has a ``metric`` replaces it; without one it changes only
-    the keys that it has.  ``enabled = false`` switches a rule off.
+    the keys that it has (of the first, where there are several of that name).  ``enabled = false``
+    switches a rule off.
 
     Args:
         path: the file; holidays files are looked for beside it.
@@ -146,7 +148,10 @@ class _Reader:
                 )
                 return
             before = [Rule(name, "?")]
-        changed = [_changed(rule, table) for rule in before]
+        changed = [_changed(rule, table) for rule in before[:1]]
+        # Others of its name are about something else: its levels aren't theirs.
+        common = Table({key: fields[key] for key in _COMMON if key in fields}, where, [])
+        changed += [_changed(rule, common) for rule in before[1:]]
         if not table.sound:
             return
         for rule in changed:

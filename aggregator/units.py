@@ -109,7 +109,7 @@ def human(value: float) -> str:
     """*value* in as many digits as a glance takes in: 812, 0.412, 1,904."""
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    text = f"{value:.3g}"
+    text = f"{value + 0.0:.3g}"  # no minus zero
     # .3g rounds 999.7 up into an exponent
     return f"{float(text):,.0f}" if "e+" in text else text
 

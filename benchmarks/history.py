@@ -5,7 +5,7 @@ Usage:
 
 Options:
   --records N   records in the day that is closed [default: 10000000]
-  --seconds N   how long an engine is timed in each run [default: 1]
+  --seconds N   how long an engine is timed in each run [default: 2]
   --json FILE   store the results, with the machine's facts
 
 Budgets: at least 200,000 records a second on one core, with the engine's p99 within 10 %; a day of
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from aggregator.background import Background
 from benchmarks.machine import RUNS, Runs, describe, spread, store
 
 SERIES = 20
@@ -33,6 +34,7 @@ RECORDS = 400_000  # of one run
 BATCH = 4096
 RATE = 200_000  # records a second while others are timed
 START_NS = 1_769_817_600 * 10**9  # a midnight
+SLICES = 4  # of a run of the engine
 IDLE_S = 0.002  # the aggregator's loop sleeps as long
 
 Result = dict[str, float]
@@ -60,7 +62,7 @@ def flush() -> dict[str, Result]:
             feed = Feed(number)
             started = time.perf_counter()
             for start in range(0, RECORDS, BATCH):
-                feed.hand_over(history, start, min(BATCH, RECORDS - start))
+                feed.hand_over(history, min(BATCH, RECORDS - start))
             handed.append((time.perf_counter() - started) / RECORDS * 1e9)
             started = time.process_time()
             while history.waiting:
@@ -85,7 +87,7 @@ def close(records: int) -> Result:
         feed = Feed(0)
         started = time.perf_counter()
         for start in range(0, records, BATCH):
-            feed.hand_over(history, start, min(BATCH, records - start))
+            feed.hand_over(history, min(BATCH, records - start))
             if history.waiting >= RECORDS or start + BATCH >= records:
                 while history.waiting:
                     history.step()
@@ -93,6 +95,7 @@ def close(records: int) -> Result:
         here, there = context.Pipe()
         process = context.Process(target=_close, args=(folder, there))
         process.start()
+        there.close()  # so that its end is noticed here
         closed, took_s, memory_mb = here.recv()
         process.join(60)
         assert closed == records, f"void: {closed} of {records} records in the closed day"
@@ -102,14 +105,35 @@ def close(records: int) -> Result:
 
 
 def engine(seconds: float) -> dict[str, Result]:
-    """Time an engine's single records, and a loop's 2 ms naps, with and without the day files."""
+    """Time an engine's single records, and a loop's 2 ms naps here, with and without the day files.
+
+    In turn, several times a run, in the same processes: a slow moment of the machine hits both.
+    """
     p99: dict[str, list[float]] = {"off": [], "on": []}
     late: dict[str, list[float]] = {"off": [], "on": []}
-    for number in range(2 * RUNS):
-        which = ("off", "on")[number % 2]
-        call_ns, nap_ms = _engine_run(which == "on", seconds)
-        p99[which].append(call_ns)
-        late[which].append(nap_ms)
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        here, there = context.Pipe()
+        process = context.Process(target=_engine, args=(folder, there))
+        process.start()
+        there.close()  # so that its end is noticed here
+        history = _history(str(Path(folder) / "archive"))
+        work = Background("history", history.step)
+        history.wake = work.wake
+        feed = Feed(0)
+        assert here.recv() == "ready"
+        for number in range(2 * RUNS * SLICES):
+            which = ("off", "on")[number % 2]
+            here.send(seconds / SLICES)
+            delays = _loop(feed, history if which == "on" else None, here.poll)
+            p99[which].append(here.recv())
+            late[which].append(delays[int(len(delays) * 0.99)] * 1e3)
+            while history.waiting:
+                time.sleep(IDLE_S)
+        here.send(0.0)
+        process.join(60)
+        assert work.close(60)
+        assert history.stored == feed.handed > 0, "void: not all was written"
     for which in p99:
         print(f"day files {which:>3}: record() p99, ns         {spread(p99[which])}")
         print(f"day files {which:>3}: loop's delay p99, ms     {spread(late[which])}")
@@ -126,12 +150,14 @@ class Feed:
 
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
+        self.handed = 0
         self._values = np.round(rng.lognormal(0, 1, 1 << 16), 4)
         self._series = rng.integers(0, SERIES, 1 << 16)
 
-    def hand_over(self, history: Any, start: int, count: int) -> None:
-        """Records *start* up to *start + count*, 7 us apart."""
-        seqs = np.arange(start, start + count)
+    def hand_over(self, history: Any, count: int) -> None:
+        """The next *count* records, 7 us apart."""
+        seqs = np.arange(self.handed, self.handed + count)
+        self.handed += count
         place = seqs & 0xFFFF
         history.add(
             "ab" * 16, self._series[place], seqs, START_NS + seqs * 7001, self._values[place]
@@ -181,67 +207,44 @@ def _close(folder: str, answer: Connection) -> None:
     answer.send((sum(report.closed.values()), took_s, peak_mb))
 
 
-def _engine_run(writing: bool, seconds: float) -> tuple[float, float]:
-    """p99 of an engine's record() in ns, and of the lateness of a loop here in ms."""
-    from aggregator.background import Background
-
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory() as folder:
-        here, there = context.Pipe()
-        process = context.Process(target=_engine, args=(folder, seconds, there))
-        process.start()
-        assert here.recv() == "ready"
-        history = _history(str(Path(folder) / "archive"))
-        work = Background("history", history.step) if writing else None
-        history.wake = work.wake if work else lambda: None
-        here.send("go")
-        delays = _loop(Feed(0), history if writing else None, here.poll)
-        call_ns, expected = here.recv()
-        process.join(60)
-        if work:
-            assert work.close(60) and history.stored > 0, "void: nothing was written"
-    assert expected > 0
-    delays.sort()
-    return call_ns, delays[int(len(delays) * 0.99)] * 1e3
-
-
 def _loop(feed: Feed, history: Any, done: Callable[[], bool]) -> list[float]:
-    """What the aggregator's loop does when it is idle, besides handing records over."""
+    """What the aggregator's loop does when it is idle, besides handing records over; how much later
+    than wished it woke up each time, in seconds, sorted."""
     delays: list[float] = []
     handed = 0
     began = time.perf_counter()
     while not done():
-        started = time.perf_counter()
-        due = int((started - began) * RATE)
+        due = int((time.perf_counter() - began) * RATE)
         if history is not None and due > handed:
-            feed.hand_over(history, handed, due - handed)
+            feed.hand_over(history, due - handed)
             handed = due
         before = time.perf_counter()
         time.sleep(IDLE_S)
         delays.append(time.perf_counter() - before - IDLE_S)
-    return delays
+    return sorted(delays)
 
 
-def _engine(folder: str, seconds: float, answer: Connection) -> None:
-    """An engine that records a burst of 2,000 each 10 ms or so, and times each call."""
+def _engine(folder: str, answer: Connection) -> None:
+    """An engine that records a burst of 2,000 each 10 ms or so, times each call, and answers the
+    p99 in ns for each number of seconds that it is sent, until that is 0."""
     from ringbuf import Recorder
 
+    clock = time.perf_counter_ns
+    pause = threading.Event()
     with Recorder("bench", folder) as recorder:
         record = recorder.metric("tick_latency", "ms").record
         answer.send("ready")
-        answer.recv()
-        took: list[int] = []
-        clock = time.perf_counter_ns
-        until = time.perf_counter() + seconds
-        pause = threading.Event()
-        while time.perf_counter() < until:
-            for _ in range(2000):
-                started = clock()
-                record(0.25)
-                took.append(clock() - started)
-            pause.wait(0.01)
-    took.sort()
-    answer.send((float(took[int(len(took) * 0.99)]), len(took)))
+        while seconds := answer.recv():
+            took: list[int] = []
+            until = time.perf_counter() + seconds
+            while time.perf_counter() < until:
+                for _ in range(2000):
+                    started = clock()
+                    record(0.25)
+                    took.append(clock() - started)
+                pause.wait(0.01)
+            took.sort()
+            answer.send(float(took[int(len(took) * 0.99)]))
     _unlink(folder)
 
 

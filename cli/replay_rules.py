@@ -31,8 +31,8 @@ from notifier.settings import REPEATS_S
 
 # The aggregator measures these itself each second; they are in no history.
 OWN_METRICS = frozenset({
-    "engine_down", "records_lost", "alerts_lost", "disk_used_pct", "artifact_age_hours",
-    "delivery_failing", "pipeline_restarts",
+    "engine_down", "records_lost", "alerts_lost", "disk_used_pct", "day_files_evicted",
+    "artifact_age_hours", "delivery_failing", "pipeline_restarts",
 })  # fmt: skip
 _LONGEST_WARMUP_S = 86_400
 _PROGRESS_S = 0.5

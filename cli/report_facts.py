@@ -4,9 +4,10 @@ A part that can't be read is named in ``missing`` and hides no other.
 """
 
 import sqlite3
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
@@ -21,8 +22,8 @@ from cli.place import Place
 from cli.problems import Failed
 from cli.times import NS
 from notifier.alert import Alert
-from notifier.decisions import Decision, Journal
-from notifier.lifecycle import RESOLVED
+from notifier.decisions import Decision, Decisions, Journal
+from notifier.lifecycle import FIRING, RESOLVED
 from notifier.tally import Tally, tallies
 
 LATENCY = "*_latency"
@@ -155,35 +156,34 @@ def _silences(written: Mapping[str, Sequence[tuple[int, int]]]) -> Iterator[Gap]
 
 def _answered(where: Place, now: Known, start_ns: int, end_ns: int) -> list[Answered]:
     """Alerts that were firing at some time in [start, end), the oldest first."""
-    acks = [each for each in Journal(where.decisions).read_all() if each.kind == "ack"]
     inside = [
         alert
         for alert in now.alerts
         if alert.started_ns < end_ns and (ended_ns(alert) or now.now_ns) >= start_ns
     ]
-    return [_first_ack(alert, acks) for alert in sorted(inside, key=lambda one: one.started_ns)]
+    waiting = deque(Journal(where.decisions).read_all())
+    acks: dict[str, Decision] = {}
+    for decision in waiting:
+        if decision.kind == "ack":
+            for alert_id in (decision.alert, *(cover.alert for cover in decision.covers)):
+                acks.setdefault(alert_id, decision)
+    standing = Decisions()
+    found = []
+    for alert in sorted(inside, key=lambda one: one.started_ns):
+        while waiting and waiting[0].at_ns <= alert.started_ns:
+            standing.add(waiting.popleft())
+        found.append(_answer(alert, standing, acks.get(alert.id)))
+    return found
+
+
+def _answer(alert: Alert, standing: Decisions, later: Decision | None) -> Answered:
+    """Who acknowledged *alert* first: in advance, as *standing* knows, or *later*."""
+    early = standing.ack_for(replace(alert, state=FIRING), alert.started_ns, 0, "")
+    if early is not None:
+        return Answered(alert, early.by, early.at_ns)
+    return Answered(alert) if later is None else Answered(alert, later.by, later.at_ns)
 
 
 def ended_ns(alert: Alert) -> int | None:
+    """When it was resolved; None while it fires."""
     return alert.resolved_ns if alert.state == RESOLVED else None
-
-
-def _first_ack(alert: Alert, acks: Sequence[Decision]) -> Answered:
-    for ack in acks:
-        if _is_of(ack, alert):
-            return Answered(alert, ack.by, ack.at_ns)
-    return Answered(alert)
-
-
-def _is_of(ack: Decision, alert: Alert) -> bool:
-    """Whether *ack* was given for this alert, or in advance for all of its rule."""
-    if ack.alert == alert.id or any(cover.alert == alert.id for cover in ack.covers):
-        return True
-    ends_ns = ack.ends_at(ack.at_ns, 0, "")
-    in_advance = ack.at_ns <= alert.started_ns and (ends_ns is None or ends_ns > alert.started_ns)
-    if not in_advance:
-        return False
-    same_series = any(cover.fingerprint == alert.fingerprint for cover in ack.covers)
-    return (same_series and not ack.until_resolved) or (
-        ack.scope == "future" and ack.rule == alert.rule
-    )

@@ -31,7 +31,8 @@ class Comparison:
     """The first level of one rule against one series.
 
     ``ordinary`` is the series' p99, or its lowest value where low ones are bad; ``worst`` the worst
-    value there was; ``ratio`` is level / ordinary, None where that says nothing.
+    value there was; ``ratio`` is level / ordinary, None where that says nothing.  ``period`` has {}
+    where the name of a value goes.
     """
 
     rule: str
@@ -56,15 +57,15 @@ class Comparison:
     def text(self) -> str:
         """Such as ``1,000 ms is 2,400 times last session's p99 (0.412 ms)``."""
         level = render.quantity(self.level, self.unit)
-        name = "p99" if self.above else "lowest"
+        name = self.period.format("p99" if self.above else "lowest")
         if self.reached:
-            name = "highest" if self.above else "lowest"
+            name = self.period.format("highest" if self.above else "lowest")
             worst = render.quantity(self.worst, self.unit)
-            return f"{level} was reached: {self.period} {name} is {worst}"
+            return f"{level} was reached: {name} is {worst}"
         ordinary = render.quantity(self.ordinary, self.unit)
         if self.ratio is None:
-            return f"{level}, {self.period} {name} is {ordinary}"
-        return f"{level} is {_times(self.ratio)} {self.period} {name} ({ordinary})"
+            return f"{level}, {name} is {ordinary}"
+        return f"{level} is {_times(self.ratio)} {name} ({ordinary})"
 
     def row(self) -> Row:
         """As JSON."""
@@ -113,12 +114,12 @@ class _Summaries:
         self._known: dict[tuple[int, int], list[Row]] = {}
 
     def of(self, session: Session | None, now_ns: int) -> tuple[str, list[Row]]:
-        """What the period is called, as in "last session's p99", and its rows."""
+        """What the period is called, such as "last session's {}", and its rows."""
         span = _last_span(session, now_ns) if session is not None else None
         if span is not None and (rows := self._between(*span)):
-            return "last session's", rows
+            return "last session's {}", rows
         end_s = self._newest_s
-        return "the last 24 h's", self._between(end_s - times.DEFAULT_RANGE_S, end_s)
+        return "the {} of the last 24 h", self._between(end_s - times.DEFAULT_RANGE_S, end_s)
 
     def _between(self, start_s: int, end_s: int) -> list[Row]:
         key = (start_s, end_s)

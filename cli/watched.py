@@ -214,7 +214,8 @@ def levels(where: Place, rules: Sequence[Rule], sessions: Sequence[Session]) -> 
     for rule in dict.fromkeys(one.rule for one in judged):
         of_rule = [one for one in judged if one.rule == rule]
         low = [one for one in of_rule if one.above and one.ordinary >= one.level]
-        far = [one for one in of_rule if one.ratio is not None and one.ratio >= FAR]
+        far = [one for one in of_rule if (one.ratio or 0.0) >= FAR]
+        far.sort(key=lambda one: -(one.ratio or 0.0))
         for one in (low or far)[:1]:
             more = len(low or far) - 1
             others = f" and {more} more" if more else ""

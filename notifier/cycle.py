@@ -1,7 +1,9 @@
 """One step of the notifier's work: what came in, what follows from it, what leaves.
 
 The order within a step is what durability rests on: what changed, and which attempts begin, is
-saved in one transaction, and only then do the attempts begin.  When alerts.db can't be written
+saved in one transaction, and only then do the attempts begin.  The transaction outlives this
+process from then on; it is brought to disk while the message is on its way (see ``flush``), except
+where a power cut could have a message come again under another id.  When alerts.db can't be written
 delivery goes on from memory, and the same is saved later.  Clocks, waiting and signals are outside,
 so that tests drive ``step``.
 
@@ -9,13 +11,13 @@ The notifier writes no transitions.  Trouble of a plugin is reported in alerts.d
 aggregator samples it into the rule ``delivery_failing``.
 """
 
-import json
 import logging
 import random
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-from notifier.alert import Alert, rfc3339
+from notifier.alert import Alert
 from notifier.book import Changes, Entry, Now
 from notifier.decisions import Decision, Decisions, Journal, boot_id, decide
 from notifier.delivery import DEAD
@@ -23,10 +25,13 @@ from notifier.dispatch import Dispatcher
 from notifier.intake import Intake
 from notifier.keeper import Keeper, is_damage, move_aside
 from notifier.lifecycle import RESOLVED
-from notifier.plugin import AlertDeliveryPlugin
+from notifier.ping import Ping
+from notifier.plugin import DIGEST, RESEND, AlertDeliveryPlugin
 from notifier.reconcile import SECOND_NS, Reconciler
+from notifier.report import Report
+from notifier.resend import periods
 from notifier.settings import NotifierSettings
-from notifier.worker import Inline, Workers
+from notifier.worker import Inline, Job, Workers
 
 _log = logging.getLogger("notifier")
 
@@ -34,6 +39,7 @@ _log = logging.getLogger("notifier")
 LEAST_LINES, MOST_LINES = 8, 256
 LOOKED_AT = 256  # alerts per step
 _MINUTE_NS = 60 * SECOND_NS
+FLUSH_S = 5.0  # a disk that takes longer must not keep messages back
 _CALM_NS = 2 * SECOND_NS  # tidying up waits for disks, so it waits until nobody else does
 _UPDATES_KEPT_NS = 24 * 60 * _MINUTE_NS
 _HOLDING = frozenset({"ack", "clear", "silence", "unsilence"})
@@ -52,6 +58,8 @@ class Notifier:
         noise: random numbers in [0, 1) for the jitter of retries.
         in_session: whether the session of an alert's rule is open at a wall time.
         write_down: appends decisions of our own (expiries) to the journal; may do so later.
+        ping: tells a service outside that all is well.
+        background: bring alerts.db to disk in a thread.
 
     Raises:
         LedgerError: alerts.db can't be used.
@@ -66,6 +74,8 @@ class Notifier:
         noise: Callable[[], float] = random.random,
         in_session: Callable[[Alert, int], bool] | None = None,
         write_down: Callable[[Sequence[Decision]], None] | None = None,
+        ping: Ping | None = None,
+        background: bool = False,
     ) -> None:
         self._settings = settings
         self._reopen_ns = round(settings.reopen_s * SECOND_NS)
@@ -74,15 +84,17 @@ class Notifier:
         self._decisions = Decisions()
         self._write_down = write_down or self._append
         self._written_down: set[str] = set()
-        self._keeper, self.book = Keeper.open(settings.ledger_path)
+        self._ping = ping
+        self._keeper, self.book = Keeper.open(settings.ledger_path, background=background)
         self.intake = Intake(settings, self._keeper, self.book)
         self._workers = workers or Inline(plugins)
-        self.dispatcher = Dispatcher(settings, self.book, self._workers, noise)
+        resend_s = periods((name, plugin.resend_s) for name, plugin in plugins.items())
+        self.dispatcher = Dispatcher(settings, self.book, self._workers, noise, resend_s)
+        self.report = Report(self._keeper, self.book, self.dispatcher, self.intake)
         self._reconciler = Reconciler(settings, settings.plugins, self._decisions, in_session)
         self._boot_id = boot_id()
         self._drift_ns: int | None = None
         self._problems: dict[str, str] = {}
-        self._reported: dict[str, object] = {}
         self._second = self._minute = self._saved_ns = self._save_again_ns = 0
         self._tidy_due = False
         self._lines = LEAST_LINES
@@ -110,13 +122,15 @@ class Notifier:
         results = self._workers.collect()
         for result in results:
             self.dispatcher.settle(result, now.ns)
-        taken = self.intake.read(self._lines)
+        taken = self.intake.read(self._lines, now.ns)
         self._lines = min(2 * self._lines, MOST_LINES) if taken == self._lines else LEAST_LINES
         done += len(results) + taken
         self.book.ring(now.ns)
         done += self._look(now)
         jobs = self.dispatcher.next_jobs(now.ns)
         saved = self._save(now)
+        if any(_must_be_on_disk(job) for job in jobs):
+            self._keeper.flush.wait(FLUSH_S)
         for job in jobs:
             self._workers.submit(job)
         done += len(jobs)
@@ -141,8 +155,7 @@ class Notifier:
         """Take up where the last process was when it ended, in whatever way."""
         self._drift_ns = now.wall_ns - now.ns
         self.intake.forgotten_ns = now.ns - self._keep_ns
-        report = json.loads(self._keeper.meta("health") or "{}")
-        self.dispatcher.recall(self._keeper.counts(), report.get("plugins", ()))
+        self.report.recall(now.ns)
         for entry in self.book.entries.values():
             for told in entry.told.values():  # a clock that was set back must delay no repeat
                 told.at_ns, told.since_ns = min(told.at_ns, now.ns), min(told.since_ns, now.ns)
@@ -275,11 +288,20 @@ class Notifier:
         if not self._keeper.is_in_place():
             raise Damaged("alerts.db was taken away")
         self._write_expiries(now)
-        self._report(now)
+        problems = (*self._problems.values(), self.intake.problem, self._keeper.flush.problem)
+        facts: dict[str, Any] = {
+            "bad_decisions": self._decisions.bad,
+            "live": len(self.book.entries),
+            "ping": None if self._ping is None else self._ping.state(),
+        }
+        self.report.write(now, [text for text in problems if text], facts)
+        if self._ping is not None:
+            self._ping.beat(self.report.unwell(now.ns))
 
     def _each_minute(self, now: Now) -> None:
         self.dispatcher.overdue(now.ns)
-        self.intake.expire(now.wall_ns)
+        if self._keeper.flush.clean:  # else a power cut could have the position point to nowhere
+            self.intake.expire(now.wall_ns)
         self.intake.forgotten_ns = now.ns - self._keep_ns
         self._keeper.expire(now.ns - self._keep_ns, now.ns - _UPDATES_KEPT_NS)
 
@@ -303,23 +325,11 @@ class Notifier:
             except OSError as problem:
                 self._problems["journal"] = f"decisions journal: {problem.strerror or problem}"
 
-    def _report(self, now: Now) -> None:
-        """Have the state of this process in alerts.db, with the next transaction."""
-        report: dict[str, object] = {
-            "plugins": self.dispatcher.report(now.ns),
-            "problems": [text for text in (*self._problems.values(), self.intake.problem) if text],
-            "bad_decisions": self._decisions.bad,
-            "live": len(self.book.entries),
-            "minute": now.ns // _MINUTE_NS,
-            "conservation": self._reported.get("conservation"),
-        }
-        if report["minute"] != self._reported.get("minute"):
-            report["conservation"] = balance = self._keeper.conservation()
-            if not balance["holds"]:
-                _log.critical(
-                    "deliveries don't add up", extra={"component": "monitoring", **balance}
-                )
-        if report != self._reported:
-            self._reported = report
-            at = {"at": rfc3339(now.ns)}
-            self.book.changes.meta["health"] = json.dumps(at | report, separators=(",", ":"))
+
+def _must_be_on_disk(job: Job) -> bool:
+    """Whether the attempt must not begin before what is known of it is on disk.
+
+    A first attempt may: after a power cut the alert log, which is on disk, leads to the same
+    message under the same id.  Not so the members of a digest, and the number of another attempt.
+    """
+    return job.message.kind == DIGEST or (job.message.kind != RESEND and job.message.attempt > 1)

@@ -11,13 +11,14 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from notifier.alert import Severity, rfc3339
+from notifier.alert import Severity
 from notifier.book import Book, Digest, Entry
 from notifier.delivery import DEAD, DELIVERED, PENDING, SKIPPED, Delivery
 from notifier.lanes import Lane, make_digest
 from notifier.lifecycle import Want, Why, after_death, after_delivery
-from notifier.plugin import DIGEST, Message
+from notifier.plugin import Message
 from notifier.printable import printable
+from notifier.resend import Resends
 from notifier.retry import SECOND_NS, Gate, backoff_s
 from notifier.settings import NotifierSettings
 from notifier.storm import Bucket
@@ -26,11 +27,15 @@ from notifier.worker import Job, Outcome, Result, Workers
 _log = logging.getLogger("notifier")
 
 _ERROR_CHARACTERS = 300
-_FAILED = "failed"
+ACCEPTED, FAILED = "accepted", "failed"
 
 
 class Dispatcher:
-    """All lanes.  ``noise`` gives random numbers in [0, 1) for the jitter."""
+    """All lanes.
+
+    ``noise`` gives random numbers in [0, 1) for the jitter; ``resend_s`` is how often plugins want
+    to be told again what is so.
+    """
 
     def __init__(
         self,
@@ -38,11 +43,13 @@ class Dispatcher:
         book: Book,
         workers: Workers,
         noise: Callable[[], float] = random.random,
+        resend_s: Mapping[str, float] | None = None,
     ) -> None:
         self._settings = settings
         self._book = book
         self.workers = workers
         self._noise = noise
+        self.resends = Resends(book, resend_s or {})
         self.lanes = {
             plugin.name: Lane(
                 plugin,
@@ -86,20 +93,26 @@ class Dispatcher:
                 self._dead(lane, delivery, _too_late(delivery), now_ns)
             if delivery is not None:
                 jobs.append(self._start(lane, delivery, now_ns))
+            elif (message := self._resend(lane, now_ns)) is not None:
+                jobs.append(Job(name, message, lane.settings.timeout_s))
         return jobs
 
     def next_due_ns(self, now_ns: int) -> int | None:
         """When ``next_jobs`` may have something, if nothing happens before."""
         dues = [
-            lane.due_ns(now_ns)
+            due_ns
             for name, lane in self.lanes.items()
             if lane.under_way is None and self.workers.free(name)
+            for due_ns in (lane.due_ns(now_ns), self._resend_due_ns(lane))
         ]
         return min((due for due in dues if due is not None), default=None)
 
     def settle(self, result: Result, now_ns: int) -> None:
         """Note how an attempt ended."""
         lane = self.lanes[result.plugin]
+        if not result.delivery:
+            self._resent(lane, result, now_ns)
+            return
         delivery = lane.under_way
         if delivery is None or (delivery.id, delivery.attempt) != (result.delivery, result.attempt):
             return
@@ -110,7 +123,9 @@ class Dispatcher:
             delivery.remaining = result.remaining
             delivery.reached = delivery.reached or result.reached
         served = result.outcome == Outcome.PARTIAL and not result.remaining
-        if result.outcome == Outcome.DELIVERED or (served and delivery.reached):
+        good = result.outcome == Outcome.DELIVERED or (served and delivery.reached)
+        lane.hour.add(now_ns, ACCEPTED if good else FAILED)
+        if good:
             self._delivered(lane, delivery, now_ns)
         elif result.outcome == Outcome.REFUSED or served:
             lane.gate.refused(now_ns, delivery.error)
@@ -138,14 +153,16 @@ class Dispatcher:
         self.lanes[delivery.plugin].gate.opens_ns = now_ns
         self.add(delivery, now_ns)
 
-    def report(self, now_ns: int) -> list[dict[str, Any]]:
-        """How each plugin is doing, as JSON values."""
-        return [self._row(name, lane, now_ns) for name, lane in self.lanes.items()]
+    def is_stuck(self, lane: Lane) -> bool:
+        """Whether both threads of a plugin hang in attempts that were given up."""
+        name = lane.settings.name
+        busy = lane.under_way is not None or self.resends.under_way(name)
+        return not busy and not self.workers.free(name)
 
     def recall(self, counts: Mapping[str, int], rows: Iterable[Mapping[str, Any]]) -> None:
         """Let counters, and trouble known from the last report, go on."""
         for name, lane in self.lanes.items():
-            for what in (DELIVERED, DEAD, _FAILED):
+            for what in (DELIVERED, DEAD, FAILED):
                 lane.made[what] = counts.get(f"{what}/{name}", 0)
         for row in rows:
             known = self.lanes.get(str(row.get("plugin")))
@@ -206,6 +223,31 @@ class Dispatcher:
         )
         return Job(lane.settings.name, message, lane.settings.timeout_s)
 
+    def _resend(self, lane: Lane, now_ns: int) -> Message | None:
+        """What *lane* tells again now: only when nothing waits that could leave."""
+        if now_ns < lane.gate.opens_at() or (lane.gate.down and len(lane.outbox)):
+            return None
+        return self.resends.next(lane.settings.name, now_ns)
+
+    def _resend_due_ns(self, lane: Lane) -> int | None:
+        due_ns = self.resends.due_ns(lane.settings.name)
+        if due_ns is None or (lane.gate.down and len(lane.outbox)):
+            return None
+        return max(due_ns, lane.gate.opens_at())
+
+    def _resent(self, lane: Lane, result: Result, now_ns: int) -> None:
+        """Note how telling again ended: it shows how the other side is, like any attempt."""
+        self.resends.settle(result, now_ns)
+        error = printable(result.error)[:_ERROR_CHARACTERS]
+        if result.outcome == Outcome.DELIVERED:
+            if lane.gate.down:
+                lane.outbox.release(now_ns + 2 * SECOND_NS)
+            lane.gate.accepted(now_ns)
+        elif result.outcome == Outcome.REFUSED:
+            lane.gate.refused(now_ns, error)
+        else:
+            lane.gate.failed(now_ns, error, random=self._noise, retry_after_s=result.retry_after_s)
+
     def _delivered(self, lane: Lane, delivery: Delivery, now_ns: int) -> None:
         if lane.gate.down:
             lane.outbox.release(now_ns + 2 * SECOND_NS)
@@ -213,7 +255,7 @@ class Dispatcher:
         self._count(lane, DELIVERED, self._end(delivery, DELIVERED, delivery.error, now_ns))
 
     def _failed(self, lane: Lane, delivery: Delivery, result: Result, now_ns: int) -> None:
-        self._count(lane, _FAILED, 1)
+        self._count(lane, FAILED, 1)
         lane.gate.failed(
             now_ns, delivery.error, random=self._noise, retry_after_s=result.retry_after_s
         )
@@ -267,26 +309,6 @@ class Dispatcher:
         if entry is not None:
             _note_end(self._book, entry, delivery, now_ns)
         return 1
-
-    def _row(self, name: str, lane: Lane, now_ns: int) -> dict[str, Any]:
-        waiting = lane.outbox.all() + ([lane.under_way] if lane.under_way else [])
-        digests = self._book.digests
-        pending = sum(len(digests[one.id].members) if one.kind == DIGEST else 1 for one in waiting)
-        hold_ns = lane.gate.hold_ns
-        return {
-            "plugin": name,
-            "failing": lane.gate.failing,
-            "last_error": lane.gate.last_error,
-            "failures": lane.gate.failures,
-            "delivered": lane.made[DELIVERED],
-            "failed": lane.made[_FAILED],
-            "dead": lane.made[DEAD],
-            "pending": pending,
-            "oldest_pending_at": rfc3339(min((one.created_ns for one in waiting), default=None)),
-            "last_delivered_at": rfc3339(lane.gate.last_delivered_ns or None),
-            "held_until": rfc3339(hold_ns) if hold_ns > now_ns else None,
-            "stuck": lane.under_way is None and not self.workers.free(name),
-        }
 
     def _count(self, lane: Lane, what: str, number: int) -> None:
         lane.made[what] += number

@@ -60,11 +60,12 @@ class Flush:
         self._bell.put(True)
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all that was asked for is on disk; False if that takes too long."""
+        """Wait until all that was asked for is on disk; False if the disk fails or is too slow."""
         if self._thread is None:
             return self.clean
         with self._changed:
-            return self._changed.wait_for(lambda: self.clean, timeout_s)
+            self._changed.wait_for(lambda: self.clean or self._error, timeout_s)
+        return self.clean
 
     def close(self) -> None:
         """End the thread, after what it is at; an fsync that hangs ends with the process."""
@@ -104,10 +105,11 @@ class Flush:
                     "alerts.db can't be brought to disk; a power cut now would repeat messages",
                     extra={"component": "monitoring", "problem": str(problem)},
                 )
-            self._error = f"alerts.db: {problem.strerror or problem}"
+            with self._changed:
+                self._error = f"alerts.db: {problem.strerror or problem}"
+                self._changed.notify_all()
             return False
-        self._error = ""
         with self._changed:
-            self._done = wanted
+            self._done, self._error = wanted, ""
             self._changed.notify_all()
         return True

@@ -16,20 +16,17 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import requests
-import urllib3
-
 from notifier.attempt import Attempt
 from notifier.plugin import DeliveryError, PermanentError, RetryableError
-from notifier.secret import hide, url_secrets
-from notifier.transport import TimedAdapter, running
+from notifier.secret import header_problem, hide, url_secrets
+from notifier.transport import Connection, target
 
 MAX_REPLY_BYTES = 65_536
 MAX_RETRY_AFTER_S = 3600.0
 # Another try can't help: the request itself is wrong, or what it asks for is gone.
 PERMANENT = frozenset({301, 308, 400, 401, 403, 404, 410, 413})
-# RequestException is an OSError; errors of urllib3 and http.client pass requests in places.
-_FAILURES = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException)
+_OURS = {"User-Agent": "tickwatch", "Connection": "close"}  # a configured one counts instead
+_FAILURES = (OSError, http.client.HTTPException)
 
 
 @dataclass(frozen=True)
@@ -97,21 +94,12 @@ def exchange(
     """POST *body* once and return the reply, whatever its status; otherwise as ``post``."""
     attempt = Attempt(deadline, ca_file)
     secrets = {*secrets, *url_secrets(url)}
-    token = running.set(attempt)
     try:
         attempt.left_s()
         reply = _send(url, body, headers, attempt)
         problem = None
-    except (
-        requests.RequestException,
-        urllib3.exceptions.HTTPError,
-        http.client.HTTPException,
-    ) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         problem = _problem(error, attempt, secrets)
-    except (OSError, ValueError) as error:
-        problem = _problem(error, attempt, secrets)
-    finally:
-        running.reset(token)
     if problem is not None:
         # outside the except clause, so that no context leads to an error that holds the URL
         raise problem
@@ -157,29 +145,30 @@ def retry_after(value: str, now_s: float | None = None) -> float | None:
 
 
 def _send(url: str, body: bytes, headers: Mapping[str, str], attempt: Attempt) -> Reply:
-    with requests.Session() as session:
-        session.trust_env = False  # no proxies, and no netrc entry in place of a configured header
-        session.headers.clear()
-        session.mount("http://", TimedAdapter())
-        session.mount("https://", TimedAdapter())
-        with session.post(
-            url,
-            data=body,
-            headers={"User-Agent": "tickwatch", "Accept-Encoding": "identity", **headers},
-            timeout=attempt.left_s(),
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            got = {name.lower(): value for name, value in response.headers.items()}
-            return Reply(response.status_code, got, _read(response, attempt))
+    to = target(url)
+    given: dict[str, tuple[str, str]] = {}
+    for name, value in (*_OURS.items(), *headers.items(), *to.headers.items()):
+        if header_problem(name, value):
+            raise ValueError("a header is invalid")
+        given[name.lower()] = (name, value)
+    connection = Connection(to, attempt)
+    try:
+        connection.request("POST", to.path, body, dict(given.values()))
+        with connection.getresponse() as response:
+            got: dict[str, str] = {}
+            for name, value in response.getheaders():
+                got.setdefault(name.lower(), value)
+            return Reply(response.status, got, _read(response, attempt))
+    finally:
+        connection.close()
 
 
-def _read(response: requests.Response, attempt: Attempt) -> bytes:
+def _read(response: http.client.HTTPResponse, attempt: Attempt) -> bytes:
     """The first 64 KiB of the body; what arrived counts when the other side hangs up early."""
     parts: list[bytes] = []
     wanted = MAX_REPLY_BYTES
     try:
-        while wanted > 0 and (part := response.raw.read(wanted, decode_content=False)):
+        while wanted > 0 and (part := response.read1(wanted)):
             parts.append(part)
             wanted -= len(part)
     except _FAILURES:
@@ -194,7 +183,8 @@ def _problem(error: Exception, attempt: Attempt, secrets: Iterable[str]) -> Deli
     unknown = attempt.wrote
     if attempt.over or any(isinstance(one, TimeoutError) for one in causes):
         return RetryableError(attempt.problem, unknown=unknown)
-    if isinstance(error, ValueError) and not attempt.wrote:
+    tls = isinstance(error, ssl.SSLError)  # which may be a ValueError, too
+    if isinstance(error, ValueError) and not tls and not attempt.wrote:
         return PermanentError("the URL or a header is invalid")
     for one in causes:
         if isinstance(one, ssl.SSLCertVerificationError):

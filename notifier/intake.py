@@ -8,12 +8,13 @@ in the log is saved together with what followed from the lines before it.
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from notifier import alertlog
 from notifier.alert import Kind, Transition, decode
 from notifier.book import Book, Entry
+from notifier.hour import Hour
 from notifier.keeper import Keeper
 from notifier.lifecycle import apply
 from notifier.routes import Step
@@ -24,6 +25,7 @@ _log = logging.getLogger("notifier")
 SECOND_NS = 1_000_000_000
 COPIES = 100_000  # lines that came ahead of the log and wait to be taken in
 REBUILT_LINES = 1000  # in one step
+MISSING = "missing"  # lines of the log
 _LOST, _FIRST = "lost", "first"
 
 
@@ -46,6 +48,8 @@ class Intake:
         self._mark = settings.data_dir / "alerts.mark"
         self.position = keeper.position()
         self.problem = ""
+        self.hour = Hour()
+        self.newest_gap = ""  # such as 5..7
         self.forgotten_ns = 0  # what is older is not in alerts.db any more, and no news
         self.rebuilding = keeper.meta("rebuild")
         if keeper.fresh:
@@ -60,9 +64,9 @@ class Intake:
         """
         self._copies.extend((number, line) for line in lines)
 
-    def read(self, limit: int) -> int:
+    def read(self, limit: int, now_ns: int) -> int:
         """Take in up to *limit* lines of the log, else of the copies; how many there were."""
-        done = self._read_log(limit)
+        done = self._read_log(limit, now_ns)
         while done < limit and self._copies:
             number, line = self._copies.popleft()
             if not 0 < number <= self.position.number:  # else the log had it
@@ -72,7 +76,7 @@ class Intake:
 
     def rebuild(self, now_ns: int) -> int:
         """Take in the next part of the whole log without having anybody told; how many lines."""
-        done = self._read_log(REBUILT_LINES)
+        done = self._read_log(REBUILT_LINES, now_ns)
         ended = done < REBUILT_LINES
         told_after_ns = now_ns - self._reopen_ns if self.rebuilding == _FIRST else now_ns
         for entry in list(self._book.entries.values()):
@@ -101,7 +105,7 @@ class Intake:
             before = (today - timedelta(days=self._keep_days)).isoformat()
             alertlog.expire(self._directory, before, self.position)
 
-    def _read_log(self, limit: int) -> int:
+    def _read_log(self, limit: int, now_ns: int) -> int:
         try:
             transitions, position, bad = alertlog.read(self._directory, self.position, limit)
         except OSError as problem:
@@ -111,13 +115,7 @@ class Intake:
         if position == self.position:
             return 0
         counts, meta = self._book.changes.counts, self._book.changes.meta
-        gaps = alertlog.gaps(self.position, transitions)
-        if gaps:
-            counts["gaps"] += sum(last - first + 1 for first, last in gaps)
-            _log.error(
-                "lines are missing in the alert log",
-                extra={"component": "monitoring", "gaps": gaps},
-            )
+        self._note_gaps(alertlog.gaps(self.position, transitions), now_ns)
         self.position = position
         meta["position"] = position.encode()
         counts["lines"] += len(transitions) + bad
@@ -128,6 +126,19 @@ class Intake:
             else:
                 self._take(transition)
         return len(transitions) + bad
+
+    def _note_gaps(self, gaps: Sequence[tuple[int, int]], now_ns: int) -> None:
+        """Count numbers that no line has; those of a log that is read again are old news."""
+        if not gaps:
+            return
+        missing = sum(last - first + 1 for first, last in gaps)
+        self._book.changes.counts["gaps"] += missing
+        if not self.rebuilding:
+            self.hour.add(now_ns, MISSING, missing)
+            self.newest_gap = f"{gaps[-1][0]}..{gaps[-1][1]}"
+        _log.error(
+            "lines are missing in the alert log", extra={"component": "monitoring", "gaps": gaps}
+        )
 
     def _take_copy(self, line: bytes) -> None:
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from notifier.book import Digest
 from notifier.delivery import Delivery
+from notifier.hour import Hour
 from notifier.plugin import DIGEST, Message
 from notifier.reconcile import NAMESPACE
 from notifier.retry import SECOND_NS, Gate
@@ -26,7 +27,10 @@ _PATIENCE = 10.0  # messages that may go before a lesser severity that waits
 
 @dataclass(slots=True)
 class Lane:
-    """The lane of one plugin.  ``made`` counts its attempts and ends: delivered, failed, dead."""
+    """The lane of one plugin.
+
+    ``made`` counts its attempts and ends: delivered, failed, dead; ``hour`` its attempts of late.
+    """
 
     settings: PluginSettings
     gate: Gate
@@ -34,6 +38,7 @@ class Lane:
     outbox: Outbox = field(default_factory=Outbox)
     under_way: Delivery | None = None
     made: Counter[str] = field(default_factory=Counter)
+    hour: Hour = field(default_factory=Hour)
 
     def due_ns(self, now_ns: int) -> int | None:
         """When ``next`` has something; None if only an event changes that."""

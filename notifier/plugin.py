@@ -34,6 +34,7 @@ FIRING = "firing"
 RESOLVED = "resolved"
 DIGEST = "digest"
 TEST = "test"
+RESEND = "resend"  # ``members`` are told again; a plugin never gets it as a message
 
 DEFAULT_TIMEOUT_S = 10.0
 

@@ -22,6 +22,7 @@ from notifier import logs
 from notifier.cycle import Damaged, Notifier
 from notifier.decisions import Decision, Journal
 from notifier.ledger import LedgerError
+from notifier.ping import Ping
 from notifier.plugin import AlertDeliveryPlugin, Message, PermanentError, load
 from notifier.printable import printable
 from notifier.settings import NotifierSettings, PluginSettings
@@ -35,7 +36,10 @@ Item = tuple[int, list[bytes]]
 POLL_S = 0.1  # the alert log and the decisions journal are looked at this often without a bell
 LOCK_S = 30.0
 _SECOND_NS = 1_000_000_000
-_SWITCH_S = 0.0005  # a worker that has a message to send must not wait for the loop's turn to end
+# A worker that has a message to send must not wait for the interpreter: the loop lets it go first
+# while nothing new rings, and never holds it for long.
+_YIELD_S = 0.002
+_SWITCH_S = 0.0005
 _MARGIN_S = 1.0  # the parent kills at the drain limit; be gone before
 
 
@@ -155,7 +159,12 @@ def main(settings: NotifierSettings, doorbell: "Queue[Item]", parent_pid: int) -
     scribe = Scribe(settings.alerts_dir / "acknowledgements.jsonl")
     try:
         notifier = Notifier(
-            settings, plugins, workers=Threads(plugins, bell.ring), write_down=scribe.write
+            settings,
+            plugins,
+            workers=Threads(plugins, bell.ring),
+            write_down=scribe.write,
+            ping=_ping(settings),
+            background=True,
         )
         _run(notifier, bell, stop, lock, settings.drain_s - _MARGIN_S)
     except (LedgerError, Damaged) as problem:
@@ -185,7 +194,7 @@ def _run(notifier: Notifier, bell: Bell, stop: Stop, lock: int, drain_s: float) 
                 return
         due_ns = notifier.next_due_ns(now_ns)
         wait_s = POLL_S if due_ns is None else min(POLL_S, (due_ns - now_ns) / _SECOND_NS)
-        for item in bell.wait(0.0 if done else max(0.001, wait_s)):
+        for item in bell.wait(_YIELD_S if done else max(0.001, wait_s)):
             notifier.intake.offer(*item)
 
 
@@ -230,6 +239,12 @@ def _made(settings: PluginSettings) -> AlertDeliveryPlugin:
         extra={"component": "monitoring", "plugin": settings.name, "problem": printable(problem)},
     )
     return Refusing(settings.name, options={"problem": problem})
+
+
+def _ping(settings: NotifierSettings) -> Ping | None:
+    if not settings.ping_url:
+        return None
+    return Ping(settings.ping_url, settings.ping_interval_s, settings.heartbeat_path)
 
 
 def _format(settings: NotifierSettings) -> logs.Format:

@@ -74,12 +74,17 @@ class Resends:
         return Message(RESEND, rows[0], delivery="", attempt=one.number, members=tuple(rows))
 
     def settle(self, result: Result, now_ns: int) -> None:
-        """Note how a part ended; the rest of a round that fails waits for the next one."""
+        """Note how a part ended.
+
+        One that was refused stops no other; when the other side is not there, the rest of the round
+        is left out.
+        """
         one = self._rounds[result.plugin]
         if result.outcome == Outcome.DELIVERED:
             one.resent += one.under_way
         else:
             one.failed += 1
+        if result.outcome in (Outcome.FAILED, Outcome.UNKNOWN):
             one.waiting.clear()
             one.begins_ns = now_ns + one.every_ns
         one.under_way = 0

@@ -55,9 +55,13 @@ class Gate:
         return max(self.hold_ns, self.tried_ns + round(self.probe_s * SECOND_NS))
 
     def succeeded(self, now_ns: int) -> None:
-        """An attempt was accepted."""
-        self.failures, self.failing, self.opens_ns = 0, False, 0
-        self.tried_ns = self.last_delivered_ns = now_ns
+        """A message was delivered."""
+        self.accepted(now_ns)
+        self.last_delivered_ns = now_ns
+
+    def accepted(self, now_ns: int) -> None:
+        """An attempt was accepted, whatever it was about."""
+        self.failures, self.failing, self.opens_ns, self.tried_ns = 0, False, 0, now_ns
 
     def failed(
         self,

@@ -60,7 +60,8 @@ class NotifierSettings:
     ``data_dir`` holds alerts.db and the lock, ``log_dir`` the folder ``alerts`` with the alert log
     and the decisions journal.  ``fast_retries`` follow a failed attempt by the backoff alone; a
     plugin that failed more often than that is reported as failing.  ``keep_s`` bounds how long
-    resolved alerts and finished deliveries stay in alerts.db.
+    resolved alerts and finished deliveries stay in alerts.db.  ``ping_url`` is that of a dead-man
+    service, a secret, pinged each ``ping_interval_s`` while all is well; empty for none.
     """
 
     data_dir: Path
@@ -80,11 +81,18 @@ class NotifierSettings:
     log_keep_days: int | None = None
     log_level: str = "info"
     log_format: str = "text"
+    ping_url: str = field(default="", repr=False)
+    ping_interval_s: float = 60.0
 
     @property
     def ledger_path(self) -> Path:
         """Where alerts.db is."""
         return self.data_dir / "alerts.db"
+
+    @property
+    def heartbeat_path(self) -> Path:
+        """The file whose time the aggregator moves on each second."""
+        return self.data_dir / "aggregator.lock"
 
     @property
     def alerts_dir(self) -> Path:

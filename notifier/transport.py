@@ -1,63 +1,82 @@
-"""requests over sockets that keep to the running attempt, and silent about URLs.
+"""HTTP connections that keep to the attempt that they are made for, and a quiet urllib3.
 
-The attempt is a context variable, so that one set of connection classes serves every attempt of
-every thread.
+``http.client`` alone is on the wire: a session of requests and its pool cost a message a
+millisecond more, and nothing of theirs is wanted here, neither kept connections, redirects, cookies
+and proxies nor retries.  What requests knows of URLs is used: see ``target``.
 """
 
+import http.client
 import logging
-import socket
 import ssl
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from urllib.parse import urlsplit
 
-from requests.adapters import DEFAULT_CA_BUNDLE_PATH, HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+import requests
+from requests.adapters import DEFAULT_CA_BUNDLE_PATH
 
 from notifier.attempt import Attempt, TimedSocket, connect
 
-running: ContextVar[Attempt | None] = ContextVar("running", default=None)
-silent: ContextVar[bool] = ContextVar(
-    "silent", default=False
-)  # for others who post through urllib3
+silent: ContextVar[bool] = ContextVar("silent", default=False)  # for others who post by urllib3
 
 
-class _TimedConnection(HTTPConnection):
-    def _new_conn(self) -> socket.socket:
-        return connect(self._dns_host, self.port or self.default_port, _current())
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a URL leads; ``path`` is what the request line says, ``headers`` are its user and
+    password.  All of it may be secret."""
+
+    tls: bool
+    host: str
+    port: int
+    path: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+
+
+@lru_cache(maxsize=64)
+def target(url: str) -> Target:
+    """Where *url* leads: quoted, its host name in ASCII, user and password as Authorization.
+
+    Raises:
+        ValueError: it is no http(s) URL.
+    """
+    prepared = requests.PreparedRequest()
+    try:
+        prepared.prepare("POST", url)
+    except requests.RequestException:
+        raise ValueError("not an http(s) URL") from None
+    parts = urlsplit(prepared.url or "")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not an http(s) URL")
+    tls = parts.scheme == "https"
+    given = {name: str(value) for name, value in (prepared.headers or {}).items()}
+    wanted = {name: value for name, value in given.items() if name == "Authorization"}
+    return Target(
+        tls, parts.hostname, parts.port or (443 if tls else 80), prepared.path_url, wanted
+    )
+
+
+class Connection(http.client.HTTPConnection):
+    """A connection for one request, over TLS with a *context*."""
+
+    def __init__(self, to: Target, attempt: Attempt) -> None:
+        super().__init__(to.host, to.port)
+        self.default_port = 443 if to.tls else 80  # one that the Host header leaves out
+        self._tls = to.tls
+        self._attempt = attempt
 
     def connect(self) -> None:
-        super().connect()
-        self.sock = TimedSocket.around(self.sock, _current())
+        """Connect, within the attempt's time.
 
-
-class _TimedTlsConnection(HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return connect(self._dns_host, self.port or self.default_port, _current())
-
-    def connect(self) -> None:
-        # a context of our own: urllib3 would read the authorities' file again for each connection
-        self.ssl_context = trust(_current().ca_file)
-        self.ca_certs = None
-        super().connect()
-        self.sock = TimedSocket.around(self.sock, _current())
-
-
-class _TimedPool(HTTPConnectionPool):
-    ConnectionCls = _TimedConnection
-
-
-class _TimedTlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TimedTlsConnection
-
-
-class TimedAdapter(HTTPAdapter):
-    """requests' way out, over connections that keep to the running attempt."""
-
-    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
-        super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _TimedPool, "https": _TimedTlsPool}
+        Raises:
+            OSError: it failed.
+        """
+        attempt = self._attempt
+        self.sock = connect(self.host, self.port, attempt)
+        if self._tls:
+            self.sock.settimeout(attempt.left_s())  # of the whole handshake
+            self.sock = trust(attempt.ca_file).wrap_socket(self.sock, server_hostname=self.host)
+        self.sock = TimedSocket.around(self.sock, attempt)
 
 
 @lru_cache(maxsize=16)
@@ -71,15 +90,9 @@ def trust(ca_file: str) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file or DEFAULT_CA_BUNDLE_PATH)
 
 
-def _current() -> Attempt:
-    attempt = running.get()
-    assert attempt is not None, "a timed connection outside an attempt"
-    return attempt
-
-
 def _foreign(record: logging.LogRecord) -> bool:
-    """urllib3 logs URLs, tokens included: nothing of it is logged while we post."""
-    return running.get() is None and not silent.get()
+    """urllib3 logs URLs, tokens included: nothing of it is logged where that was asked for."""
+    return not silent.get()
 
 
 for _name in ("connection", "connectionpool", "response", "util.retry"):

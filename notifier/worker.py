@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from notifier.plugin import (
+    RESEND,
     AlertDeliveryPlugin,
     Message,
     PartialError,
@@ -86,9 +87,11 @@ def attempt(plugin: AlertDeliveryPlugin, message: Message) -> Result:
         return Result(**known, outcome=outcome, error=error, **more)  # type: ignore[arg-type]
 
     try:
-        if plugin.deliver(message):
-            return result(Outcome.DELIVERED)
-        return result(Outcome.FAILED, "not accepted")
+        if message.kind == RESEND:
+            accepted = plugin.resend(message.members, message.deadline)
+        else:
+            accepted = plugin.deliver(message)
+        return result(Outcome.DELIVERED) if accepted else result(Outcome.FAILED, "not accepted")
     except PermanentError as problem:
         return result(Outcome.REFUSED, str(problem))
     except PartialError as problem:
@@ -109,6 +112,21 @@ def attempt(plugin: AlertDeliveryPlugin, message: Message) -> Result:
             },
         )
         return result(Outcome.UNKNOWN, f"plugin error: {type(problem).__name__}")
+
+
+def prepare(plugin: AlertDeliveryPlugin) -> None:
+    """Have *plugin* import what it needs; what goes wrong now is told by the first attempt."""
+    try:
+        plugin.prepare()
+    except Exception as problem:  # noqa: BLE001 - the boundary to code that is not ours
+        _log.warning(
+            "plugin can't be prepared",
+            extra={
+                "component": "monitoring",
+                "plugin": plugin.name,
+                "error": type(problem).__name__,
+            },
+        )
 
 
 class Inline:
@@ -147,7 +165,11 @@ class _Crew:
 
 
 class Threads:
-    """Attempts made by daemon threads; *wake* is called when there is something to collect."""
+    """Attempts made by daemon threads; *wake* is called when there is something to collect.
+
+    The first thread of each plugin starts at once and prepares it, so that no alert waits for an
+    import.
+    """
 
     def __init__(
         self, plugins: Mapping[str, AlertDeliveryPlugin], wake: Callable[[], None]
@@ -155,6 +177,8 @@ class Threads:
         self._crews = {name: _Crew(plugin) for name, plugin in plugins.items()}
         self._wake = wake
         self._done: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        for crew in self._crews.values():
+            self._hire(crew)
 
     def free(self, plugin: str) -> bool:
         crew = self._crews[plugin]
@@ -165,10 +189,7 @@ class Threads:
         message = job.timed()
         crew.running = _Running(message, message.deadline + GRACE_S)
         if crew.threads - crew.stuck < 1:
-            crew.threads += 1
-            threading.Thread(
-                target=self._work, args=(crew,), name=f"deliver-{job.plugin}", daemon=True
-            ).start()
+            self._hire(crew)
         crew.jobs.put(message)
 
     def collect(self) -> list[Result]:
@@ -190,6 +211,11 @@ class Threads:
             for _ in range(crew.threads):
                 crew.jobs.put(None)
 
+    def _hire(self, crew: _Crew) -> None:
+        crew.threads += 1
+        name = f"deliver-{crew.plugin.name}"
+        threading.Thread(target=self._work, args=(crew,), name=name, daemon=True).start()
+
     def _overdue(self) -> list[Result]:
         results = []
         now_s = time.monotonic()
@@ -204,6 +230,7 @@ class Threads:
         return results
 
     def _work(self, crew: _Crew) -> None:
+        prepare(crew.plugin)
         while (message := crew.jobs.get()) is not None:
             self._done.put(attempt(crew.plugin, message))
             self._wake()

@@ -83,7 +83,8 @@ class Ring:
 
     def ids(self, local: NDArray[Any]) -> NDArray[np.int64]:
         """The store's ids of the ring's own."""
-        return np.array(self.series, np.int64)[local]
+        known: NDArray[np.int64] = np.array(self.series, np.int64)[local]
+        return known
 
 
 class Reader:

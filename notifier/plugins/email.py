@@ -8,6 +8,7 @@ them as one thread.
 
 import html
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,8 @@ class EmailPlugin(AlertDeliveryPlugin):
         return problems
 
     def prepare(self) -> None:
-
+        for name in ("email.message", "email.headerregistry", "email.policy", "encodings.idna"):
+            import_module(name)
         from notifier.smtp import trust
 
         if self.security != "plain":

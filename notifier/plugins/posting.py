@@ -6,6 +6,7 @@ plugin.
 
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,6 +27,11 @@ class PostingPlugin(AlertDeliveryPlugin):
         """Where to post."""
         return self.text("url")
 
+    @property
+    def urls(self) -> list[str]:
+        """Everything that it may post to."""
+        return [self.url]
+
     def secrets(self) -> set[str]:
         """What must not be repeated, beside the URL's own secrets."""
         return set()
@@ -45,9 +51,10 @@ class PostingPlugin(AlertDeliveryPlugin):
         return []
 
     def prepare(self) -> None:
+        import_module("notifier.http")
         from notifier.transport import trust
 
-        if self.url.startswith("https:"):
+        if any(url.startswith("https:") for url in self.urls):
             trust(self.text("ca_file"))
 
     def post(self, url: str, body: bytes, deadline: float, headers: Mapping[str, str]) -> "Reply":

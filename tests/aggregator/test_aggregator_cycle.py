@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from aggregator import query
 from aggregator.configuration import configure
 from aggregator.cycle import SECOND_NS, Aggregator
+from aggregator.dayline import Record
+from aggregator.dayreader import read_records
 from aggregator.settings import Settings
 from notifier.alert import Kind, Transition
 from notifier.alertlog import Position, read
@@ -70,6 +72,10 @@ class Desk:
         path = self.folder / "data" / "rollups.db"
         with contextlib.closing(sqlite3.connect(path)) as db:
             return int(db.execute("SELECT coalesce(sum(count), 0) FROM base").fetchone()[0])
+
+    def raw(self) -> list[Record]:
+        """Records in the day files."""
+        return list(read_records(self.folder / "data" / "archive", 0, 2**62))
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -177,6 +183,8 @@ def test_restart_anywhere_changes_nothing(
         assert [t.kind.value for t in seen if t.kind is not Kind.UPDATE] == expected
         assert len({t.id for t in seen}) == len(seen)
         assert desk.counted() == len(values)
+        desk.aggregator.close()
+        assert [record.value for record in desk.raw()] == values
     finally:
         desk.close()
 

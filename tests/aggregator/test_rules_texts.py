@@ -225,6 +225,37 @@ def test_restart_anywhere_changes_nothing_for_free_text(
     assert log == said(reference, sayings, 0) + reference.advance("ring", end_of(sayings))
 
 
+@settings(max_examples=100, deadline=None)
+@given(SAYINGS, st.data())
+def test_words_lost_over_a_restart_fire_nothing_twice(
+    sayings: list[tuple[str, str, str, int]], data: st.DataObject
+) -> None:
+    """The ring was overwritten while nobody read: each alert still fires and resolves in turn."""
+    checkpoint = data.draw(st.integers(0, len(sayings)))
+    crash = data.draw(st.integers(checkpoint, len(sayings)))
+    resume = data.draw(st.integers(checkpoint, len(sayings)))
+    made = evaluator()
+    log = said(made, sayings[:checkpoint], 0)
+    stored = {key: value for key, value in made.dirty().items() if value is not None}
+    beyond = said(made, sayings[:crash], checkpoint)
+    made = evaluator()
+    made.load(stored)
+    for line in beyond:
+        made.fold(decode(encode(line)))
+    log += beyond + said(made, sayings, resume)
+    for source in ("ring", SERVICE):
+        log += made.advance(source, end_of(sayings) + 100 * NS)
+    assert len({line.id for line in log}) == len(log)
+    firing: set[str] = set()
+    for line in log:
+        assert (line.fingerprint in firing) is (line.kind is not Kind.FIRED), line
+        if line.kind is Kind.FIRED:
+            firing.add(line.fingerprint)
+        elif line.kind is Kind.RESOLVED:
+            firing.remove(line.fingerprint)
+    assert firing == set()
+
+
 @settings(max_examples=60, deadline=None)
 @given(SAYINGS, st.data())
 def test_passing_time_changes_nothing_for_free_text(
