@@ -76,6 +76,12 @@ class Past:
     is_live: bool
     trouble: Trouble = field(default_factory=Trouble)
 
+    @property
+    def passed_over(self) -> int:
+        """Members, lines and files that could not be read so far."""
+        trouble = self.trouble
+        return trouble.damaged_members + trouble.bad_lines + len(trouble.unreadable)
+
     def stretches(self, start_s: int, end_s: int) -> list[Stretch]:
         """The range cut into stretches in which something was recorded, oldest first."""
         base_s = query.base_s(self.db)

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,8 @@ def _replay(past: Past, asked: Asked) -> tuple[list[Trial], list[Stretch]]:
     names = Names(lambda metric, labels: _shape(watching, metric, labels))
     stretches = past.stretches(asked.start_s - _warmup_s(watching), asked.end_s)
     shown_s = time.monotonic()
-    for stretch in stretches:
+    for number, stretch in enumerate(stretches):
+        passed_over = past.passed_over
         for batch in past.batches(stretch, names):
             for trial in trials:
                 trial.take(batch, names)
@@ -152,6 +153,8 @@ def _replay(past: Past, asked: Asked) -> tuple[list[Trial], list[Stretch]]:
                 shown_s = time.monotonic()
                 at = times.show_ns(int(batch.times_ns[-1]), precision="minutes")
                 print(f"\rreplayed until {at}", end="", file=sys.stderr, flush=True)
+        if past.passed_over != passed_over:  # its members said they were whole
+            stretches[number] = replace(stretch, exact=False)
     if sys.stderr.isatty():
         print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     for trial in trials:
@@ -279,7 +282,7 @@ def _notes(
         share = render.share(exact, total)
         render.note(f"raw records are complete for {share} of {total:,}: ~ rests on rollups")
     if past.trouble:
-        render.note(f"day files: {past.trouble}")
+        render.note(f"{past.passed_over} damaged members or lines of day files were passed over")
     rules = {rule.name for files in asked.rules for rule in files.rules}
     own = {rule.name for files in asked.rules for rule in files.rules if rule.metric in OWN_METRICS}
     if own and rules:

@@ -20,7 +20,6 @@ from typing import Any
 from notifier.alert import Alert
 from notifier.book import Changes, Entry, Now
 from notifier.decisions import Decision, Decisions, Journal, boot_id, decide
-from notifier.delivery import DEAD
 from notifier.dispatch import Dispatcher
 from notifier.intake import Intake
 from notifier.keeper import Keeper, is_damage, move_aside
@@ -30,6 +29,7 @@ from notifier.plugin import DIGEST, RESEND, AlertDeliveryPlugin
 from notifier.reconcile import SECOND_NS, Reconciler
 from notifier.report import Report
 from notifier.resend import periods
+from notifier.revive import revive
 from notifier.settings import NotifierSettings
 from notifier.worker import Inline, Job, Workers
 
@@ -176,33 +176,8 @@ class Notifier:
             self.book.touch(self.book.entries)
         for one in fresh:
             if one.kind == "retry":
-                self._retry(one, now)
+                revive(one, self.book, self._keeper, self.dispatcher, now)
         return len(fresh)
-
-    def _retry(self, decision: Decision, now: Now) -> None:
-        """Try a dead delivery again, once for each such decision."""
-        book, id = self.book, decision.delivery
-        try:
-            delivery = book.changes.deliveries.get(id) or self._keeper.delivery(id)
-            members = self._keeper.members(id)
-        except sqlite3.Error:
-            return  # nothing is known of it now; the next start finds the decision again
-        asked_ns = now.from_wall(decision.at_ns)
-        if (
-            delivery is None
-            or delivery.state != DEAD
-            or delivery.plugin not in self.dispatcher.lanes
-            or (delivery.finished_ns or 0) >= asked_ns
-        ):
-            return
-        taken = []
-        for one in members if not delivery.alert else [delivery]:
-            entry = book.entries.get(one.alert) or self._keeper.recall(book, one.alert)
-            if entry is not None and one.state == DEAD and one.plugin not in entry.pending:
-                entry.pending[one.plugin] = one
-                taken.append(one)
-        if taken:
-            self.dispatcher.retry(delivery, taken if not delivery.alert else (), now.ns)
 
     def _look(self, now: Now) -> int:
         """Look at alerts that changed or are due."""

@@ -14,10 +14,9 @@ from typing import Any
 from notifier.alert import Severity
 from notifier.book import Book, Digest, Entry
 from notifier.delivery import DEAD, DELIVERED, PENDING, SKIPPED, Delivery
-from notifier.lanes import Lane, make_digest
+from notifier.lanes import Lane, make_digest, shown
 from notifier.lifecycle import Want, Why, after_death, after_delivery
 from notifier.plugin import Message
-from notifier.printable import printable
 from notifier.resend import Resends
 from notifier.retry import SECOND_NS, Gate, backoff_s
 from notifier.settings import NotifierSettings
@@ -26,7 +25,6 @@ from notifier.worker import Job, Outcome, Result, Workers
 
 _log = logging.getLogger("notifier")
 
-_ERROR_CHARACTERS = 300
 ACCEPTED, FAILED = "accepted", "failed"
 
 
@@ -93,7 +91,7 @@ class Dispatcher:
                 self._dead(lane, delivery, _too_late(delivery), now_ns)
             if delivery is not None:
                 jobs.append(self._start(lane, delivery, now_ns))
-            elif (message := self._resend(lane, now_ns)) is not None:
+            elif (message := self.resends.next(lane, now_ns)) is not None:
                 jobs.append(Job(name, message, lane.settings.timeout_s))
         return jobs
 
@@ -103,7 +101,7 @@ class Dispatcher:
             due_ns
             for name, lane in self.lanes.items()
             if lane.under_way is None and self.workers.free(name)
-            for due_ns in (lane.due_ns(now_ns), self._resend_due_ns(lane))
+            for due_ns in (lane.due_ns(now_ns), self.resends.due_ns(lane))
         ]
         return min((due for due in dues if due is not None), default=None)
 
@@ -111,13 +109,13 @@ class Dispatcher:
         """Note how an attempt ended."""
         lane = self.lanes[result.plugin]
         if not result.delivery:
-            self._resent(lane, result, now_ns)
+            self.resends.settle(lane, result, now_ns, self._noise)
             return
         delivery = lane.under_way
         if delivery is None or (delivery.id, delivery.attempt) != (result.delivery, result.attempt):
             return
         lane.under_way, delivery.open = None, False
-        delivery.error = printable(result.error)[:_ERROR_CHARACTERS]
+        delivery.error = shown(result.error)
         self._book.note(delivery)
         if result.outcome == Outcome.PARTIAL:
             delivery.remaining = result.remaining
@@ -223,34 +221,8 @@ class Dispatcher:
         )
         return Job(lane.settings.name, message, lane.settings.timeout_s)
 
-    def _resend(self, lane: Lane, now_ns: int) -> Message | None:
-        """What *lane* tells again now: only when nothing waits that could leave."""
-        if now_ns < lane.gate.opens_at() or (lane.gate.down and len(lane.outbox)):
-            return None
-        return self.resends.next(lane.settings.name, now_ns)
-
-    def _resend_due_ns(self, lane: Lane) -> int | None:
-        due_ns = self.resends.due_ns(lane.settings.name)
-        if due_ns is None or (lane.gate.down and len(lane.outbox)):
-            return None
-        return max(due_ns, lane.gate.opens_at())
-
-    def _resent(self, lane: Lane, result: Result, now_ns: int) -> None:
-        """Note how telling again ended: it shows how the other side is, like any attempt."""
-        self.resends.settle(result, now_ns)
-        error = printable(result.error)[:_ERROR_CHARACTERS]
-        if result.outcome == Outcome.DELIVERED:
-            if lane.gate.down:
-                lane.outbox.release(now_ns + 2 * SECOND_NS)
-            lane.gate.accepted(now_ns)
-        elif result.outcome == Outcome.REFUSED:
-            lane.gate.refused(now_ns, error)
-        else:
-            lane.gate.failed(now_ns, error, random=self._noise, retry_after_s=result.retry_after_s)
-
     def _delivered(self, lane: Lane, delivery: Delivery, now_ns: int) -> None:
-        if lane.gate.down:
-            lane.outbox.release(now_ns + 2 * SECOND_NS)
+        lane.back(now_ns)
         lane.gate.succeeded(now_ns)
         self._count(lane, DELIVERED, self._end(delivery, DELIVERED, delivery.error, now_ns))
 

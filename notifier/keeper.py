@@ -7,41 +7,35 @@ without telling anybody what is over.
 """
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from notifier.alert import Transition, finite, rfc3339
+from notifier.alert import rfc3339
 from notifier.alertlog import Position
 from notifier.book import Book, Changes, Digest, Entry
 from notifier.delivery import PENDING, Delivery, delivery_from
-from notifier.expiry import COUNT, expire
+from notifier.expiry import expire
 from notifier.flush import Flush
 from notifier.ledger import (
     SCHEMA,
     VERSION,
     LedgerError,
     alert_from,
-    alert_values,
     conservation,
     counts,
     health,
     position,
 )
-from notifier.lifecycle import Life, Told
-
-Statement = tuple[str, list[tuple[Any, ...]]]
+from notifier.lifecycle import Life
+from notifier.rows import statements, told_from
 
 _log = logging.getLogger("notifier")
 
-_COLUMNS = tuple(field.name for field in fields(Delivery))
-_TOLD = tuple(field.name for field in fields(Told))
 _WAL_BYTES = 16 << 20
 
 
@@ -103,7 +97,7 @@ class Keeper:
         for row in self._db.execute(
             "SELECT told.* FROM told JOIN alerts ON alerts.id = told.alert WHERE live"
         ):
-            book.entries[row["alert"]].told[row["plugin"]] = _told(row)
+            book.entries[row["alert"]].told[row["plugin"]] = told_from(row)
         pending = self._db.execute(  # digests first: they have no alert of their own
             "SELECT * FROM deliveries WHERE state = ? ORDER BY alert != '', created_ns, id",
             (PENDING,),
@@ -118,7 +112,7 @@ class Keeper:
             return None
         entry = Entry.recall(Life(alert_from(row)), row["life"])
         for told in self._db.execute("SELECT * FROM told WHERE alert = ?", (alert,)):
-            entry.told[told["plugin"]] = _told(told)
+            entry.told[told["plugin"]] = told_from(told)
         book.add(entry)
         return entry
 
@@ -155,7 +149,7 @@ class Keeper:
             sqlite3.Error: nothing was written.
         """
         with self._transaction():
-            for statement, rows in _statements(changes, live):
+            for statement, rows in statements(changes, live):
                 if rows:
                     self._db.executemany(statement, rows)
 
@@ -270,71 +264,3 @@ def _open(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def _statements(changes: Changes, live: Mapping[str, Entry]) -> Iterator[Statement]:
-    """What ``save`` executes, each with its rows."""
-    yield (
-        f"INSERT OR REPLACE INTO alerts VALUES ({_marks(18)})",
-        [
-            alert_values(entry.life.alert, entry.fingerprint, id in live, entry.memo())
-            for id, entry in changes.alerts.items()
-        ],
-    )
-    columns = ", ".join(("alert", *_TOLD))
-    yield (
-        f"INSERT OR REPLACE INTO told ({columns}) VALUES ({_marks(len(_TOLD) + 1)})",
-        [(alert, *_plain(told)) for (alert, _), told in changes.told.items()],
-    )
-    updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS if name != "payload")
-    columns = ", ".join(_COLUMNS)
-    yield (
-        f"""INSERT INTO deliveries ({columns}) VALUES ({_marks(len(_COLUMNS))})
-        ON CONFLICT (id) DO UPDATE SET {updates}""",
-        [_delivery_values(delivery) for delivery in changes.deliveries.values()],
-    )
-    yield (
-        f"INSERT OR IGNORE INTO transitions VALUES ({_marks(9)})",
-        [_transition_values(alert, one) for alert, one in changes.transitions.values()],
-    )
-    yield (
-        COUNT,
-        list(changes.counts.items()),
-    )
-    yield "INSERT OR REPLACE INTO meta VALUES (?, ?)", list(changes.meta.items())
-
-
-def _marks(number: int) -> str:
-    return ", ".join("?" * number)
-
-
-def _told(row: sqlite3.Row) -> Told:
-    fields = {name: row[name] for name in _TOLD}
-    fields["failed"] = bool(fields["failed"])
-    return Told(**fields)
-
-
-def _plain(told: Told) -> tuple[object, ...]:
-    return tuple(getattr(told, name) for name in _TOLD)
-
-
-def _delivery_values(delivery: Delivery) -> tuple[object, ...]:
-    values = {name: getattr(delivery, name) for name in _COLUMNS}
-    values["severity"] = int(delivery.severity)
-    if delivery.remaining is not None:
-        values["remaining"] = json.dumps(delivery.remaining)
-    return tuple(values.values())
-
-
-def _transition_values(alert: str, one: Transition) -> tuple[object, ...]:
-    return (
-        one.id,
-        alert,
-        one.number,
-        one.kind.value,
-        one.at_ns,
-        int(one.severity),
-        finite(one.value),
-        one.message,
-        one.reason,
-    )

@@ -16,12 +16,14 @@ from notifier.book import Digest
 from notifier.delivery import Delivery
 from notifier.hour import Hour
 from notifier.plugin import DIGEST, Message
+from notifier.printable import printable
 from notifier.reconcile import NAMESPACE
 from notifier.retry import SECOND_NS, Gate
 from notifier.settings import PluginSettings
 from notifier.storm import Bucket, Outbox
 
 MEMBERS = 1000  # of one digest; more make another one
+_ERROR_CHARACTERS = 300
 _PATIENCE = 10.0  # messages that may go before a lesser severity that waits
 
 
@@ -66,6 +68,16 @@ class Lane:
         if alone or self.bucket.level(now_ns) >= 2.0:
             return first, []
         return first, [one for one in waiting if one.attempt == 0]
+
+    def back(self, now_ns: int) -> None:
+        """The other side accepted something: whoever waited for it needn't much longer."""
+        if self.gate.down:
+            self.outbox.release(now_ns + 2 * SECOND_NS)
+
+
+def shown(error: str) -> str:
+    """An error as it is stored: one printable line of bounded length."""
+    return printable(error)[:_ERROR_CHARACTERS]
 
 
 def make_digest(members: Sequence[Delivery], now_ns: int, deadline_ns: int) -> Digest:

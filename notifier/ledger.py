@@ -276,11 +276,20 @@ def conservation(db: sqlite3.Connection) -> dict[str, Any]:
 def health(db: sqlite3.Connection) -> dict[str, Any]:
     """What the notifier last said of itself, empty before the first time.
 
-    ``at`` is when; ``plugins`` is a list with ``plugin`` (its name), ``failing`` (told to be in
-    trouble: an aggregator samples it into the rule delivery_failing, because only that process
-    writes transitions), ``last_error``, ``delivered``, ``failed`` (attempts), ``dead``,
-    ``pending``, ``oldest_pending_at``, ``last_delivered_at``, ``held_until`` and ``stuck``;
-    ``problems`` are lines about files that can't be read or written.
+    ``at`` is when.  ``plugins`` is a list with
+
+    - ``plugin``: its name; ``failing``: told to be in trouble, which an aggregator samples into the
+      rule delivery_failing, because only that process writes transitions; ``last_error``;
+    - ``delivered``, ``failed`` (attempts), ``dead``: since ever; ``hour``: attempts ``accepted``
+      and ``failed`` in the last hour, and ``rate``, the share accepted (None without any);
+    - ``pending``, ``oldest_pending_at``, ``last_delivered_at``, ``held_until``, ``stuck``;
+    - ``resent`` and ``resends_failed`` where the plugin is told again what is so.
+
+    ``oldest_pending_at`` is since when the oldest undelivered alert waits, None if none does.
+    ``missing`` has ``lines``, how many numbers were found missing in the alert log within the last
+    hour (each an alert that may be lost: the aggregator samples it), and ``newest``, such as
+    ``5..7``. ``ping`` is None without a dead-man service, else ``last_at``, ``sent`` and
+    ``problem``. ``problems`` are lines about files that can't be read or written.
     """
     row = db.execute("SELECT value FROM meta WHERE key = 'health'").fetchone()
     found = json.loads(row["value"]) if row is not None else {}

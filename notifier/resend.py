@@ -7,12 +7,13 @@ heard yet is a delivery.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from notifier.alert import Severity
 from notifier.book import Book, Entry
+from notifier.lanes import Lane, shown
 from notifier.lifecycle import FIRING, RESOLVED
 from notifier.plugin import RESEND, Message
 from notifier.retry import SECOND_NS
@@ -46,17 +47,18 @@ class Resends:
             for name, seconds in every_s.items()
         }
 
-    def due_ns(self, plugin: str) -> int | None:
-        """When ``next`` may have something; None if never."""
-        one = self._rounds.get(plugin)
-        if one is None:
+    def due_ns(self, lane: Lane) -> int | None:
+        """When ``next`` may have something; None if only an event changes that."""
+        one = self._rounds.get(lane.settings.name)
+        if one is None or _deliveries_first(lane):
             return None
-        return 0 if one.waiting else one.begins_ns
+        return max(0 if one.waiting else one.begins_ns, lane.gate.opens_at())
 
-    def next(self, plugin: str, now_ns: int) -> Message | None:
-        """The next part for *plugin*, if it is time."""
+    def next(self, lane: Lane, now_ns: int) -> Message | None:
+        """The next part for *lane*, if it is time; asked when no delivery leaves now."""
+        plugin = lane.settings.name
         one = self._rounds.get(plugin)
-        if one is None:
+        if one is None or _deliveries_first(lane) or now_ns < lane.gate.opens_at():
             return None
         if not one.waiting and now_ns >= one.begins_ns:
             one.begins_ns = now_ns + one.every_ns
@@ -73,20 +75,26 @@ class Resends:
         one.under_way = len(rows)
         return Message(RESEND, rows[0], delivery="", attempt=one.number, members=tuple(rows))
 
-    def settle(self, result: Result, now_ns: int) -> None:
-        """Note how a part ended.
+    def settle(self, lane: Lane, result: Result, now_ns: int, noise: Callable[[], float]) -> None:
+        """Note how a part ended, which also shows how the other side is.
 
         One that was refused stops no other; when the other side is not there, the rest of the round
         is left out.
         """
         one = self._rounds[result.plugin]
+        error = shown(result.error)
         if result.outcome == Outcome.DELIVERED:
             one.resent += one.under_way
+            lane.back(now_ns)
+            lane.gate.accepted(now_ns)
+        elif result.outcome == Outcome.REFUSED:
+            one.failed += 1
+            lane.gate.refused(now_ns, error)
         else:
             one.failed += 1
-        if result.outcome in (Outcome.FAILED, Outcome.UNKNOWN):
             one.waiting.clear()
             one.begins_ns = now_ns + one.every_ns
+            lane.gate.failed(now_ns, error, random=noise, retry_after_s=result.retry_after_s)
         one.under_way = 0
 
     def under_way(self, plugin: str) -> bool:
@@ -103,6 +111,11 @@ class Resends:
 def periods(plugins: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     """*every_s* for ``Resends``, of (name, wish) pairs."""
     return {name: seconds for name, seconds in plugins if seconds is not None}
+
+
+def _deliveries_first(lane: Lane) -> bool:
+    """Whether the other side is away and a delivery is there to find out when it is back."""
+    return lane.gate.down and len(lane.outbox) > 0
 
 
 def _accepted(entry: Entry, plugin: str, now_ns: int) -> dict[str, Any] | None:
