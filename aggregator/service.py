@@ -271,11 +271,23 @@ def run(settings: Settings, *, joined: bool = False) -> int:
     logs.setup("service", settings.monitoring_log_format, settings.monitoring_log_level)
     try:
         with hold(data_dir / "service.lock"):
-            return _serve(configuration, joined=joined)
+            return _alone(configuration, log_dir, joined=joined)
     except Held as holder:
         raise ServiceBusy(
             f"a service runs on {data_dir.absolute()} already (pid {holder.pid}): "
             f"stop it first, or use another --data-dir"
+        ) from holder
+
+
+def _alone(configuration: Configuration, log_dir: Path, *, joined: bool) -> int:
+    """Serve, unless the service of another data directory logs to the same place."""
+    try:
+        with hold(log_dir / "alerts.lock"):
+            return _serve(configuration, joined=joined)
+    except Held as holder:
+        raise ServiceBusy(
+            f"the service of another data directory (pid {holder.pid}) logs to "
+            f"{log_dir.absolute()}: set MONITORING_LOG_DIR, each needs its own"
         ) from holder
 
 

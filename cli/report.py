@@ -21,6 +21,7 @@ from notifier.alert import Severity
 from notifier.delivery import DEAD, DELIVERED, PENDING, SKIPPED
 
 _SHOWN_GAPS = 30
+_TOLD_S = 60
 
 _ALERTS = (
     Column("began", whole=True),
@@ -98,13 +99,16 @@ def _page(args: Mapping[str, Any]) -> Path | None:
 def _both(args: Mapping[str, Any], where: Place) -> tuple[Facts, Facts]:
     """The period asked for, grown to whole intervals, and the equal one before.
 
-    It ends at the newest record, or at the newest alert: that of an engine's death comes later.
+    It ends at the newest record, or a minute after the newest alert: that of an engine's death
+    comes after its last record, and people are told of it a moment later.
     """
     base_s, newest_s = 1, None
     if where.rollups.exists():
         with rollups.opened(where) as db:
             base_s, newest_s = query.base_s(db), query.newest_s(db)
-    alerts_s = [alert.started_ns // NS + 1 for alert in known.load(where, everything=True).alerts]
+    alerts_s = [
+        alert.started_ns // NS + _TOLD_S for alert in known.load(where, everything=True).alerts
+    ]
     newest_s = max([*alerts_s, *filter(None, [newest_s])], default=times.now_ns() // NS)
     start_s, end_s = times.span_s(args, newest_s)
     if end_s <= start_s:

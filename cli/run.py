@@ -1,6 +1,7 @@
 """`run`: be the service in the foreground, or print the systemd unit that does so."""
 
 import getpass
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,6 +49,9 @@ def main(args: Mapping[str, Any]) -> int:
     from aggregator.service import ServiceBusy, run
     from aggregator.settings import Settings, SettingsError
 
+    if args["--config"]:
+        # Its tables are read again on SIGHUP and by the children, wherever those look from.
+        os.environ["MONITORING_CONFIG"] = str(Path(args["--config"]).absolute())
     own = {"monitoring_data_dir": args["--data-dir"]} if args["--data-dir"] else {}
     try:
         return run(Settings(**own))

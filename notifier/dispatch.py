@@ -71,6 +71,7 @@ class Dispatcher:
     def resume(self, now_ns: int) -> None:
         """Take up what was on its way when the last process ended."""
         book = self._book
+        self.resends.start(now_ns)
         for digest in list(book.digests.values()):
             self._resume(digest.carrier, now_ns)
         for entry in book.entries.values():

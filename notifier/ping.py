@@ -19,7 +19,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from notifier.alert import rfc3339
 from notifier.plugin import DeliveryError, PermanentError
-from notifier.secret import url_problem
 
 _log = logging.getLogger("notifier")
 
@@ -157,11 +156,3 @@ def fail_url(url: str) -> str:
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))
 
-
-def check(url: str, every_s: float, name: str) -> list[str]:
-    """The problems of the settings, one line each without the URL, which is a secret."""
-    wrong = url_problem(url) if url else ""
-    problems = [f"{name} {wrong}: set the ping URL of the dead-man service"] if wrong else []
-    if not 10 <= every_s <= 3600:
-        problems.append(f"{name} interval {every_s:g}: must be 10..3600 seconds")
-    return problems

@@ -47,6 +47,11 @@ class Resends:
             for name, seconds in every_s.items()
         }
 
+    def start(self, now_ns: int) -> None:
+        """Begin with the alerts of an earlier process: nobody knows how long none ran."""
+        for one in self._rounds.values():
+            self._begin(one, now_ns)
+
     def due_ns(self, lane: Lane) -> int | None:
         """When ``next`` may have something; None if only an event changes that."""
         one = self._rounds.get(lane.settings.name)
@@ -61,8 +66,7 @@ class Resends:
         if one is None or _deliveries_first(lane) or now_ns < lane.gate.opens_at():
             return None
         if not one.waiting and now_ns >= one.begins_ns:
-            one.begins_ns = now_ns + one.every_ns
-            one.waiting.extend(self._book.entries)
+            self._begin(one, now_ns)
         rows: list[dict[str, Any]] = []
         while one.waiting and len(rows) < PART:
             entry = self._book.entries.get(one.waiting.popleft())
@@ -96,6 +100,10 @@ class Resends:
             one.begins_ns = now_ns + one.every_ns
             lane.gate.failed(now_ns, error, random=noise, retry_after_s=result.retry_after_s)
         one.under_way = 0
+
+    def _begin(self, one: Round, now_ns: int) -> None:
+        one.begins_ns = now_ns + one.every_ns
+        one.waiting.extend(self._book.entries)
 
     def under_way(self, plugin: str) -> bool:
         """Whether a part is."""

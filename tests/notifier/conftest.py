@@ -1,9 +1,10 @@
 """A notifier with a clock that only tests move, plugins that do as told, and restarts at will."""
 
 import os
+import signal
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from notifier.decisions import Decision, Journal, covering
 from notifier.plugin import AlertDeliveryPlugin, Message
 from notifier.settings import NotifierSettings, PluginSettings
 from notifier.worker import Inline, Workers
+from tests.notifier.running import Running
+from tests.servers import HttpServer
 
 SECOND = 1_000_000_000
 START_NS = 1_750_000_000 * SECOND
@@ -25,10 +28,15 @@ INSTALLATION = uuid.UUID("00000000-0000-4000-8000-000000000001")
 
 
 class Scripted(AlertDeliveryPlugin):
-    """Keeps what it gets and ends as told: ``script`` for the next attempts, then ``otherwise``."""
+    """Keeps what it gets and ends as told: ``script`` for the next attempts, then ``otherwise``.
+
+    ``every_s`` is how often it wants to be told again; ``again`` are the rows that it accepted so.
+    """
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
+        self.every_s: float | None = None
+        self.again: list[list[Mapping[str, Any]]] = []
         self.got: list[Message] = []
         self.accepted: list[Message] = []
         self.script: list[Exception | bool] = []
@@ -36,11 +44,25 @@ class Scripted(AlertDeliveryPlugin):
 
     def deliver(self, message: Message) -> bool:
         self.got.append(message)
+        if self._end():
+            self.accepted.append(message)
+            return True
+        return False
+
+    @property
+    def resend_s(self) -> float | None:
+        return self.every_s
+
+    def resend(self, rows: Sequence[Mapping[str, Any]], deadline: float) -> bool:
+        if self._end():
+            self.again.append(list(rows))
+            return True
+        return False
+
+    def _end(self) -> bool:
         end = self.script.pop(0) if self.script else self.otherwise
         if isinstance(end, Exception):
             raise end
-        if end:
-            self.accepted.append(message)
         return end
 
     def said(self) -> list[str]:
@@ -151,6 +173,14 @@ class World:
         finally:
             db.close()
 
+    def health(self) -> dict[str, Any]:
+        """What the notifier last reported."""
+        db = self.read()
+        try:
+            return ledger.health(db)
+        finally:
+            db.close()
+
     def deliveries(self, **query: Any) -> list[ledger.Delivery]:
         db = self.read()
         try:
@@ -219,3 +249,21 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
 def world(make_world: Callable[..., World]) -> World:
     """A world with the one plugin ``desk``."""
     return make_world()
+
+
+@pytest.fixture
+def server() -> Iterator[HttpServer]:
+    with HttpServer() as one:
+        yield one
+
+
+@pytest.fixture
+def running(make_world: Callable[..., Any], server: HttpServer) -> Iterator[Running]:
+    """A notifier that is not started yet, delivering to ``server``."""
+    world = make_world(
+        plugins=[PluginSettings("webhook", "webhook", options={"url": server.url}, timeout_s=2.0)]
+    )
+    one = Running(world.settings, world)
+    yield one
+    if one.process is not None and one.process.is_alive():
+        one.end(signal.SIGKILL)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from notifier import http
 from notifier.attempt import MAX_RECEIVED_BYTES, Attempt, connect
 from notifier.plugin import DeliveryError, PermanentError, RetryableError
+from notifier.transport import target
 from tests.servers import Certificates, HttpServer, RawServer, Reply, free_port
 
 JSON = {"Content-Type": "application/json"}
@@ -316,3 +317,46 @@ def test_urls_are_not_logged_by_the_libraries(
     assert "TOKEN" not in caplog.text
     logging.getLogger("urllib3.connectionpool").debug("of another user")
     assert "of another user" in caplog.text
+
+
+def test_user_and_password_of_a_url_are_its_authorization(server: HttpServer) -> None:
+    """They win over a configured header, and stand in no request line."""
+    url = server.url.replace("http://", "http://asha:pass%20word@")
+    http.post(url, b"{}", {"authorization": "Bearer other"}, deadline=time.monotonic() + 5)
+    [request] = server.wait(1)
+    assert request.headers["authorization"] == "Basic YXNoYTpwYXNzIHdvcmQ="
+    assert request.path == "/hook"
+
+
+def test_a_configured_header_replaces_ours_whatever_its_case(server: HttpServer) -> None:
+    """There is one of each name."""
+    http.post(server.url, b"{}", {"user-agent": "desk"}, deadline=time.monotonic() + 5)
+    [request] = server.wait(1)
+    assert request.headers["user-agent"] == "desk"
+    assert request.headers["connection"] == "close"
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+    assert request.headers["content-length"] == "2"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX: y", "a\r\n folded", " a", "\u20ac"])
+def test_a_header_that_is_none_is_permanent(server: HttpServer, value: str) -> None:
+    """And nothing is sent."""
+    with pytest.raises(PermanentError, match="the URL or a header is invalid"):
+        http.post(server.url, b"{}", {"X-Desk": value}, deadline=time.monotonic() + 5)
+    assert server.requests == []
+
+
+def test_a_path_is_quoted_and_its_query_kept(server: HttpServer) -> None:
+    """As a browser would."""
+    http.post(f"{server.url}/a b\u00e9?x=1 2", b"{}", {}, deadline=time.monotonic() + 5)
+    assert server.wait(1)[0].path == "/hook/a%20b%C3%A9?x=1%202"
+
+
+def test_where_a_url_leads_is_looked_up_once() -> None:
+    """A host name in any script becomes ASCII; ports have their defaults."""
+    found = target("https://b\u00fccher.example/x")
+    assert (found.tls, found.host, found.port, found.path) == (
+        True, "xn--bcher-kva.example", 443, "/x",
+    )  # fmt: skip
+    assert target("http://[::1]:8080/").host == "::1"
+    assert "secret" not in repr(target("http://a:secret@host/secret"))

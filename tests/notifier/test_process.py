@@ -1,94 +1,23 @@
 """The notifier as a real process: signals, kills, a real webhook, and other processes that ack."""
 
 import dataclasses
-import multiprocessing
 import os
 import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from notifier import ledger, process
-from notifier.alert import Transition, encode
-from notifier.alertlog import AlertLog
+from notifier import process
+from notifier.alert import encode
 from notifier.decisions import Journal, decide
 from notifier.process import Bell, Clock, Scribe
-from notifier.settings import NotifierSettings, PluginSettings
-from tests.servers import HttpServer, Reply
+from notifier.settings import PluginSettings
+from tests.notifier.running import Running
+from tests.servers import Reply
 from tests.waiting import wait_for
-
-
-@dataclass
-class Running:
-    """A notifier process and what is around it."""
-
-    settings: NotifierSettings
-    world: Any
-    context: Any = field(default_factory=lambda: multiprocessing.get_context("spawn"))
-    process: Any = None
-
-    def start(self) -> None:
-        self.doorbell = self.context.Queue(1000)
-        arguments = (self.settings, self.doorbell, os.getpid())
-        self.process = self.context.Process(target=process.main, args=arguments)
-        self.process.start()
-        wait_for(self.beats, "the notifier's first sign of life")
-
-    def beats(self) -> bool:
-        lock = self.settings.data_dir / "notifier.lock"
-        return lock.exists() and self.settings.ledger_path.exists()
-
-    def fire(self, rule: str = "slow", *, ring: bool = True, **fields: Any) -> Transition:
-        self.world.now_ns = time.time_ns()
-        one = self.world.transition("fired", rule, severity="critical", **fields)
-        [numbered] = self.log.append([one], time.time_ns())
-        if ring:
-            self.doorbell.put((numbered.number, [encode(numbered)]))
-        return one
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        os.kill(self.process.pid, number)
-        self.process.join(30)
-        assert not self.process.is_alive()
-        self.doorbell.close()
-        self.doorbell.cancel_join_thread()
-        return int(self.process.exitcode)
-
-    def balance(self) -> dict[str, Any]:
-        db = ledger.open_readonly(self.settings.ledger_path)
-        try:
-            return ledger.conservation(db)
-        finally:
-            db.close()
-
-    @property
-    def log(self) -> AlertLog:
-        return self.world.log
-
-
-@pytest.fixture
-def server() -> Iterator[HttpServer]:
-    with HttpServer() as one:
-        yield one
-
-
-@pytest.fixture
-def running(make_world: Callable[..., Any], server: HttpServer) -> Iterator[Running]:
-    """A notifier that is not started yet, delivering to ``server``."""
-    world = make_world(
-        plugins=[PluginSettings("webhook", "webhook", options={"url": server.url}, timeout_s=2.0)]
-    )
-    one = Running(world.settings, world)
-    yield one
-    if one.process is not None and one.process.is_alive():
-        one.end(signal.SIGKILL)
 
 
 def test_a_bell_brings_an_alert_to_the_receiver(running, server):

@@ -1,11 +1,15 @@
 """Attempts in threads: outcomes, time limits, and one plugin not delaying another."""
 
+import math
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from notifier.plugin import (
+    RESEND,
     AlertDeliveryPlugin,
     Message,
     PartialError,
@@ -164,3 +168,76 @@ def test_a_stuck_plugin_delays_no_other():
         assert len(good.wait(100)) == 100
         wait_for(lambda: workers.collect() or workers.free("silent"), "the silent one's end")
         workers.stop()
+
+
+def test_each_thread_prepares_its_plugin_before_the_first_message():
+    """So that no alert waits for an import; once each, also the one that replaces a stuck one."""
+
+    class Prepared(Blocking):
+        prepared = 0
+
+        def prepare(self):
+            self.prepared += 1
+
+    plugin = Prepared("desk")
+    workers = Threads({"desk": plugin}, lambda: None)
+    wait_for(lambda: plugin.prepared == 1, "the preparation, with no message yet")
+    workers.submit(Job("desk", message(), 0.05))
+    _collect(workers)
+    workers.submit(Job("desk", message(number=2), 30.0))
+    wait_for(lambda: plugin.prepared == 2, "the second thread's")
+    plugin.go.set()
+    _collect(workers)
+    workers.stop()
+
+
+def test_a_plugin_that_cannot_be_prepared_is_tried_all_the_same(caplog):
+    """What is wrong is told by the attempt; a secret in the error is not logged."""
+
+    class Unprepared(Ending):
+        def prepare(self):
+            raise OSError("/secret/path")
+
+    workers = Threads({"desk": Unprepared(True)}, lambda: None)
+    workers.submit(Job("desk", message(), 5.0))
+    assert [one.outcome for one in _collect(workers)] == [Outcome.DELIVERED]
+    assert "can't be prepared" in caplog.text and "secret" not in caplog.text
+    workers.stop()
+
+
+@pytest.mark.parametrize("kind", ["webhook", "slack", "telegram", "alertmanager", "email"])
+def test_a_prepared_plugin_imports_nothing_with_its_first_message(kind):
+    """In an interpreter that has nothing of it loaded yet."""
+    options = {
+        "webhook": {"url": "http://127.0.0.1:9/x"},
+        "slack": {"url": "http://127.0.0.1:9/x"},
+        "telegram": {"token": "1:abcdefgh", "chat_id": "1", "api_url": "http://127.0.0.1:9"},
+        "alertmanager": {"url": "http://127.0.0.1:9"},
+        "email": {"host": "127.0.0.1", "port": "9", "security": "plain", "from": "a@b.example",
+                  "to": ["c@d.example"]},
+    }[kind]  # fmt: skip
+    script = (
+        "import sys, notifier.process; from notifier.plugin import Message, load;"
+        f"plugin = load({kind!r})(name={kind!r}, options={options!r}, timeout_s=2.0);"
+        "assert plugin.check() == [], plugin.check(); plugin.prepare(); before = set(sys.modules);"
+        f"from notifier.worker import attempt; attempt(plugin, Message('firing', {ROW!r}, 'd1'));"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_telling_again_is_an_attempt_like_any_other():
+    """Its rows go to resend(), never to deliver()."""
+
+    class Telling(Ending):
+        def resend(self, rows, deadline):
+            return [row["id"] for row in rows] == ["a1"] and deadline < math.inf
+
+    workers = Threads({"desk": Telling(False)}, lambda: None)
+    workers.submit(Job("desk", Message(RESEND, ROW, delivery="", members=(ROW,)), 5.0))
+    [result] = _collect(workers)
+    assert (result.delivery, result.outcome) == ("", Outcome.DELIVERED)
+    workers.stop()

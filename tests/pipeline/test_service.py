@@ -23,6 +23,14 @@ with Recorder("intraday", data_dir) as recorder:
     hear()
 """
 
+VALUES = """
+with Recorder("intraday", data_dir) as recorder:
+    series = recorder.metric(sys.argv[2])
+    while word := hear():
+        series.record(float(word))
+        say("done")
+"""
+
 COUNTER = """
 recorder = Recorder("intraday", data_dir, capacity=int(sys.argv[2]))
 latency = recorder.metric("tick_latency", unit="ms")
@@ -176,6 +184,41 @@ def test_a_second_service_says_who_holds_the_directory(desk: Desk) -> None:
     assert second.returncode == 1
     assert f"pid {service.pid}" in said and "Traceback" not in said
     assert service.poll() is None and desk.children(service.pid)
+
+
+def test_two_data_directories_never_share_an_alert_log(desk: Desk) -> None:
+    """The second service says whose log it is, and what to set."""
+    service = desk.service()
+    other = desk.start("-m", "cli", "--data-dir", str(desk.folder / "other"), "run")
+    _, said = other.communicate(timeout=60)
+    assert other.returncode == 1
+    assert f"pid {service.pid}" in said and "MONITORING_LOG_DIR" in said
+    assert service.poll() is None
+
+
+def test_rules_are_read_again_on_sighup_whole_or_not_at_all(desk: Desk, sink: HttpServer) -> None:
+    """A rule of the file named by --config fires after SIGHUP; a faulty file changes nothing."""
+    rules = desk.folder / "own.toml"
+    rules.write_text("")
+    service = desk.start(
+        "-m", "cli", "--data-dir", str(desk.data_dir), "--config", "own.toml", "run"
+    )
+    wait_for(lambda: desk.children(service.pid), "the service's children")
+    rules.write_text('[[rule]]\nname = "many"\nmetric = "pnl"\nabove = {critical = 10}\n')
+    service.send_signal(signal.SIGHUP)
+    engine = desk.engine(VALUES, "pnl")
+
+    def fired() -> bool:
+        tell(engine, "11")
+        return bool(sink.requests)
+
+    wait_for(fired, "the new rule's alert")
+    assert sink.requests[0].json()["rule"] == "many"
+    rules.write_text('[[rule]]\nname = "many"\nmetrik = "pnl"\n')
+    service.send_signal(signal.SIGHUP)
+    tell(engine, "11")
+    assert desk.json("alerts", "list")[0]["state"] == "firing"
+    assert service.poll() is None
 
 
 def test_sigterm_ends_the_service_in_order(desk: Desk) -> None:

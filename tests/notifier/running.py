@@ -1,0 +1,62 @@
+"""A real notifier process for tests, and what is around it."""
+
+import multiprocessing
+import os
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from notifier import ledger, process
+from notifier.alert import Transition, encode
+from notifier.alertlog import AlertLog
+from notifier.settings import NotifierSettings
+from tests.waiting import wait_for
+
+
+@dataclass
+class Running:
+    """A notifier process and what is around it."""
+
+    settings: NotifierSettings
+    world: Any
+    context: Any = field(default_factory=lambda: multiprocessing.get_context("spawn"))
+    process: Any = None
+
+    def start(self) -> None:
+        self.doorbell = self.context.Queue(1000)
+        arguments = (self.settings, self.doorbell, os.getpid())
+        self.process = self.context.Process(target=process.main, args=arguments)
+        self.process.start()
+        wait_for(self.beats, "the notifier's first sign of life")
+
+    def beats(self) -> bool:
+        lock = self.settings.data_dir / "notifier.lock"
+        return lock.exists() and self.settings.ledger_path.exists()
+
+    def fire(self, rule: str = "slow", *, ring: bool = True, **fields: Any) -> Transition:
+        self.world.now_ns = time.time_ns()
+        one = self.world.transition("fired", rule, severity="critical", **fields)
+        [numbered] = self.log.append([one], time.time_ns())
+        if ring:
+            self.doorbell.put((numbered.number, [encode(numbered)]))
+        return one
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        os.kill(self.process.pid, number)
+        self.process.join(30)
+        assert not self.process.is_alive()
+        self.doorbell.close()
+        self.doorbell.cancel_join_thread()
+        return int(self.process.exitcode)
+
+    def balance(self) -> dict[str, Any]:
+        db = ledger.open_readonly(self.settings.ledger_path)
+        try:
+            return ledger.conservation(db)
+        finally:
+            db.close()
+
+    @property
+    def log(self) -> AlertLog:
+        return self.world.log
