@@ -18,8 +18,11 @@ from pathlib import Path
 from queue import Full
 from typing import Any
 
+import numpy as np
+
 from aggregator import health
 from aggregator.anchor import Anchor, wall_offset_ns
+from aggregator.binning import IntArray
 from aggregator.configuration import Configuration, configure
 from aggregator.crashes import save_crash
 from aggregator.disk import LOG_KEY, Commit, Disk
@@ -188,7 +191,7 @@ class Aggregator:
         if count:
             records = batch.records
             ids = ring.series_ids(records["series"])
-            times = records["time_ns"]
+            times = self._past(records["time_ns"])
             wall_ns = times + self._anchor.wall_ns
             if self._configuration.settings.monitoring_enable_aggregation:
                 self._buffer.add(ids, wall_ns, records["value"])
@@ -203,11 +206,16 @@ class Aggregator:
         if batch.lost:
             first_ns = int(batch.records["time_ns"][0]) if count else self._now_ns
             self._book_loss(ring, batch.lost, first_ns, transitions)
-        if batch.watermark_ns is not None:
+        if batch.watermark_ns is not None and not ring.ended:
             # A record whose time was taken may not be published yet: wait for it a little.
             watermark = batch.watermark_ns + self._anchor.steady_ns - _PUBLISHING_NS
             transitions += self._evaluator.advance(ring.uuid, watermark)
         return count
+
+    def _past(self, times: IntArray) -> IntArray:
+        """Record times, none in the future: a damaged one would move the rules' clock for good."""
+        now_ns = time.monotonic_ns()
+        return times if int(times.max()) <= now_ns else np.minimum(times, now_ns)
 
     def _drain_texts(self, ring: Ring, transitions: list[Transition]) -> int:
         batch = ring.poll_texts()
@@ -261,7 +269,14 @@ class Aggregator:
             _log.warning("wall clock was set", extra={"component": "monitoring"})
         self._historian.look()
         infos = survey(self._data_dir)
+        ended = {ring.uuid for ring in self._rings.open.values() if ring.ended}
         self._commit.values.update(self._rings.discover(infos))
+        rule_ns = self._now_ns + self._anchor.steady_ns
+        for each in self._rings.open.values():
+            if each.uuid in ended and not each.ended:
+                self._evaluator.interrupted(each.uuid)  # its silence meanwhile means nothing
+            if not each.texts.unread:
+                transitions += self._evaluator.advance(each.texts.uuid, rule_ns - _PUBLISHING_NS)
         settings = self._configuration.settings
         samples = [
             *health.disk_samples([self._data_dir, Path(settings.monitoring_log_dir)]),
@@ -282,7 +297,6 @@ class Aggregator:
                 self._disk.run(partial(save_crash, self._data_dir, info, self._anchor))
         for sample in samples:
             self._sample(sample, transitions)
-        rule_ns = self._now_ns + self._anchor.steady_ns
         transitions += self._evaluator.advance(SERVICE, rule_ns)
         self._commit.values["health"] = self._report(engines)
 
@@ -374,20 +388,19 @@ class Aggregator:
         for prefix in _EVALUATOR_PREFIXES:
             saved.update(self._store.values(prefix))
         self._evaluator.load(saved)
-        # Before the log is folded: its lines may be about series that no checkpoint knows yet.
-        rule_now_ns = time.monotonic_ns() + self._anchor.steady_ns
-        retired = self._evaluator.retire(self._evaluator.orphans(), rule_now_ns)
         stored = self._store.value(LOG_KEY)
         known = position = Position.decode(stored.decode()) if stored else Position()
         while True:
             transitions, position, bad = read(log_dir, position)
             if not transitions and not bad:
-                return retired
+                break
             for each in transitions:
                 if each.number <= known.number:
                     continue
                 at_ns = each.at_ns - self._anchor.correction_ns
                 self._evaluator.fold(dataclasses.replace(each, at_ns=at_ns))
+        rule_now_ns = time.monotonic_ns() + self._anchor.steady_ns
+        return self._evaluator.retire(self._evaluator.orphans(), rule_now_ns)
 
     def _wall_ns(self) -> int:
         return time.monotonic_ns() + self._anchor.wall_ns

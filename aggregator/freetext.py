@@ -56,7 +56,11 @@ class _Text:
     @property
     def due_ns(self) -> int:
         """The next thing that happens by itself."""
-        quiet_ns = self.seen_ns + QUIET_NS if self.firing else NEVER_NS
+        if self.expected.lines or self.skip_ns < 0:
+            over_ns = NEVER_NS
+        else:
+            over_ns = self.skip_ns
+        quiet_ns = self.seen_ns + QUIET_NS if self.firing else over_ns
         return min(self.update_ns, quiet_ns, self.expected.due_ns)
 
 
@@ -98,6 +102,7 @@ class FreeTexts:
             if text is not None and firing:
                 self._heard(text, source, at_ns, seq)
                 self._resolve(text, at_ns, BY_RECORD, "", announce=True)
+                self._queue(text)
             return
         level = _severity(severity)
         if text is None or not firing:
@@ -119,9 +124,9 @@ class FreeTexts:
         if before is not None:
             text.expected = before.expected
         # It notifies even inside the reopen window: what an engine says anew is news.
-        if self._say(text, Kind.FIRED, at_ns, seq, BY_RECORD, again=True) or text.firing:
-            self._keep(text)
-            self._make_room(at_ns)
+        self._say(text, Kind.FIRED, at_ns, seq, BY_RECORD, again=True)
+        self._keep(text)
+        self._make_room(at_ns)
 
     def _again(
         self, text: _Text, source: str, seq: int, at_ns: int, severity: Severity, message: str
@@ -132,6 +137,7 @@ class FreeTexts:
         if severity is not text.severity:
             text.severity = severity
             if not self._say(text, Kind.SEVERITY, at_ns, seq, BY_RECORD):
+                self._queue(text)
                 return
         elif text.update_ns == NEVER_NS:
             steps = max(1, -(-(at_ns - text.fired_ns) // UPDATE_NS))
@@ -196,8 +202,10 @@ class FreeTexts:
                 self._say(text, Kind.UPDATE, due_ns, due_ns, BY_TIMER)
             elif text.firing and text.seen_ns + QUIET_NS <= due_ns:
                 self._resolve(text, due_ns, BY_TIMER, QUIET, announce=False)
-            else:
+            elif text.expected.lines:
                 self._take_over(text, text.expected.give_up())
+            else:  # over for good: the words that its last line stands for have passed
+                self._forget(text)
 
     # transitions
 
@@ -296,8 +304,6 @@ class FreeTexts:
         text.fired_ns = text.seen_ns = line.at_ns
         text.seq = line.at_ns  # that of the words is lost, and its old one may name another end
         text.update_ns = NEVER_NS
-        if not text.firing:
-            self._forget(text)
 
     def saved(self) -> dict[str, bytes | None]:
         """States that changed since the last call, by fingerprint; None for those that are over."""

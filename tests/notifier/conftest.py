@@ -260,9 +260,9 @@ def server() -> Iterator[HttpServer]:
 @pytest.fixture
 def running(make_world: Callable[..., Any], server: HttpServer) -> Iterator[Running]:
     """A notifier that is not started yet, delivering to ``server``."""
-    world = make_world(
-        plugins=[PluginSettings("webhook", "webhook", options={"url": server.url}, timeout_s=2.0)]
-    )
+    options = {"url": server.url}
+    desk = PluginSettings("webhook", "webhook", rate_per_s=100, timeout_s=2.0, options=options)
+    world = make_world(plugins=[desk])
     one = Running(world.settings, world)
     yield one
     if one.process is not None and one.process.is_alive():

@@ -1,10 +1,12 @@
 """A real notifier process for tests, and what is around it."""
 
+import dataclasses
 import multiprocessing
 import os
 import signal
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from notifier import ledger, process
@@ -31,8 +33,12 @@ class Running:
         wait_for(self.beats, "the notifier's first sign of life")
 
     def beats(self) -> bool:
-        lock = self.settings.data_dir / "notifier.lock"
-        return lock.exists() and self.settings.ledger_path.exists()
+        """Whether it holds its lock and has a ledger."""
+        try:
+            ledger.open_readonly(self.settings.ledger_path).close()
+        except ledger.LedgerError:
+            return False
+        return (self.settings.data_dir / "notifier.lock").exists()
 
     def fire(self, rule: str = "slow", *, ring: bool = True, **fields: Any) -> Transition:
         self.world.now_ns = time.time_ns()
@@ -41,6 +47,30 @@ class Running:
         if ring:
             self.doorbell.put((numbered.number, [encode(numbered)]))
         return one
+
+    def resolve(self, fired: Transition) -> None:
+        """The end of what *fired*."""
+        self.world.now_ns = time.time_ns()
+        labels = {name: value for name, value in fired.labels.items() if name != "engine"}
+        one = self.world.transition("resolved", fired.rule, severity="critical", **labels)
+        [numbered] = self.log.append([one], time.time_ns())
+        self.doorbell.put((numbered.number, [encode(numbered)]))
+
+    def deliver_to(self, url: str) -> None:
+        """Have the first plugin post to *url*."""
+        first, *others = self.settings.plugins
+        changed = (dataclasses.replace(first, options={"url": url}), *others)
+        self.settings = self.world.settings = dataclasses.replace(self.settings, plugins=changed)
+
+    def resident_kb(self) -> int:
+        """Memory of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        [line] = [each for each in status.splitlines() if each.startswith("VmRSS:")]
+        return int(line.split()[1])
+
+    def threads(self) -> int:
+        """Threads of the process."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def end(self, number: int = signal.SIGTERM) -> int:
         os.kill(self.process.pid, number)

@@ -83,11 +83,11 @@ def test_missing_log_numbers_are_reported_for_an_hour(world):
     assert world.health()["missing"] == {"lines": 0, "newest": None}
     world.log._last += 3
     world.fire("five")
-    world.go(1)
+    world.go(2)
     assert world.health()["missing"] == {"lines": 3, "newest": "2..4"}
     world.go(60)
     world.crash()
-    world.go(1)
+    world.go(2)
     assert world.health()["missing"]["lines"] == 3
     world.go(3600, each_s=60)
     assert world.health()["missing"] == {"lines": 0, "newest": None}
