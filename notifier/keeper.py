@@ -249,7 +249,7 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # with Flush that is FULL, see above
+        db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA wal_autocheckpoint = 0")  # it would come between an alert and its reader
         db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -260,6 +260,7 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"{path} has schema version {version}, this program writes {VERSION}: "
                 "install the newer program again, or move the file away"
             )
+        db.execute("PRAGMA synchronous = NORMAL")  # from now on Flush does the rest, see above
     except BaseException:
         db.close()
         raise

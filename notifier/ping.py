@@ -155,4 +155,3 @@ def fail_url(url: str) -> str:
     """Where to say that not all is well."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/fail"))
-

@@ -26,11 +26,16 @@ class Running:
     process: Any = None
 
     def start(self) -> None:
+        """Start it, and wait until it works."""
+        self.spawn()
+        wait_for(self.beats, "the notifier's first sign of life")
+
+    def spawn(self) -> None:
+        """Start it; another queue, since a process that was killed may have left half a message."""
         self.doorbell = self.context.Queue(1000)
         arguments = (self.settings, self.doorbell, os.getpid())
         self.process = self.context.Process(target=process.main, args=arguments)
         self.process.start()
-        wait_for(self.beats, "the notifier's first sign of life")
 
     def beats(self) -> bool:
         """Whether it holds its lock and has a ledger."""
@@ -79,6 +84,11 @@ class Running:
         self.doorbell.close()
         self.doorbell.cancel_join_thread()
         return int(self.process.exitcode)
+
+    def kill(self) -> None:
+        """SIGKILL, if it runs."""
+        if self.process is not None and self.process.is_alive():
+            self.end(signal.SIGKILL)
 
     def balance(self) -> dict[str, Any]:
         db = ledger.open_readonly(self.settings.ledger_path)
