@@ -20,11 +20,13 @@ from aggregator.dayfolder import CLOSED, DAY_NS, OPEN
 from aggregator.dayline import Decoder
 from aggregator.dayreader import Trouble, read_records
 from cli import stand_in
+from cli.quiet import Quiet
 from cli.stand_in import Shape
 from cli.times import NS
 
 Series = tuple[str, str, tuple[tuple[str, str], ...]]  # metric, unit, sorted labels
 _BATCH = 8_192
+NOBODY = 1 << 40  # the number of records that no rule needs to see
 # Records of the last seconds may be in the rollups and not yet in the day file, or the other way.
 _LAG_S = 5
 
@@ -74,6 +76,8 @@ class Past:
     db: sqlite3.Connection
     archive: Path
     is_live: bool
+    quiet: Quiet
+    names: Names
     trouble: Trouble = field(default_factory=Trouble)
 
     @property
@@ -91,10 +95,13 @@ class Past:
         for low_s, high_s, recorded in self._rolled_up(start_s, end_s, base_s):
             grid = range(low_s, high_s, base_s)
             kept = sum(raw.pop(at, 0) for at in grid)
+            if kept != recorded:
+                self.quiet.know_nothing(low_s, high_s)
             lag = recorded * _LAG_S // base_s if self.is_live and high_s >= newest_s else 0
             exact = kept >= recorded - lag and kept > 0 and not thinned.intersection(grid)
             _add(found, Stretch(low_s, high_s, exact, recorded))
         for at in sorted(raw):  # nothing to compare with: rollups are switched off
+            self.quiet.know_nothing(at, at + base_s)
             _add(found, Stretch(at, at + base_s, at not in thinned, raw[at]))
         return sorted(found, key=lambda each: each.start_s)
 
@@ -103,6 +110,8 @@ class Past:
         low_s = high_s = recorded = 0
         for row in self._rows(start_s, end_s, base_s):
             begins_s = _start_s(row)
+            number, _ = self.names.number(row["metric"], row["unit"], row["labels"])
+            self.quiet.see(number, row, begins_s)
             if begins_s >= high_s:
                 if recorded:
                     yield low_s, high_s, recorded
@@ -115,14 +124,11 @@ class Past:
     def _rows(self, start_s: int, end_s: int, base_s: int) -> Iterator[dict[str, Any]]:
         return query.metrics(self.db, interval_s=base_s, start_s=start_s, end_s=end_s)
 
-    def batches(self, stretch: Stretch, names: Names) -> Iterator[Batch]:
-        """The records of a stretch, or what stands in for them."""
-        if stretch.exact:
-            yield from self._raw(stretch, names)
-        else:
-            yield from self._stand_ins(stretch, names)
+    def batches(self, stretch: Stretch) -> Iterator[Batch]:
+        """The records of a stretch, or what stands in for them; only after ``stretches``."""
+        return self._raw(stretch) if stretch.exact else self._stand_ins(stretch)
 
-    def _raw(self, stretch: Stretch, names: Names) -> Iterator[Batch]:
+    def _raw(self, stretch: Stretch) -> Iterator[Batch]:
         waiting: dict[str, list[tuple[int, int, float]]] = {}
         numbers: dict[tuple[str, str, int], tuple[int, Shape | None]] = {}
         held: list[Mapping[str, str]] = []  # so that no id is given twice
@@ -132,10 +138,12 @@ class Past:
             key = (record.metric, record.unit, id(record.labels))
             if key not in numbers:
                 held.append(record.labels)
-                numbers[key] = names.number(record.metric, record.unit, record.labels)
-            number, shape = numbers[key]
-            if shape is None:
-                continue
+                found = self.names.number(record.metric, record.unit, record.labels)
+                numbers[key] = found if found[1] is not None else (NOBODY, None)
+            number, _ = numbers[key]
+            # What nobody notices still shows that its engine was alive.
+            if number != NOBODY and not self.quiet.is_loud(number, record.time_ns):
+                number = NOBODY
             engine = record.labels.get("engine", "")
             waiting.setdefault(engine, []).append((number, record.time_ns, record.value))
             count += 1
@@ -144,7 +152,7 @@ class Past:
                 count = 0
         yield from _batches(waiting)
 
-    def _stand_ins(self, stretch: Stretch, names: Names) -> Iterator[Batch]:
+    def _stand_ins(self, stretch: Stretch) -> Iterator[Batch]:
         """All series of a window together, in order of time."""
         newest_s = query.newest_s(self.db) or stretch.end_s
         parts: dict[str, list[tuple[int, IntArray, FloatArray]]] = {}
@@ -153,7 +161,7 @@ class Past:
             if _start_s(row) != at_s:
                 yield from _merged(parts)
                 at_s = _start_s(row)
-            number, shape = names.number(row["metric"], row["unit"], row["labels"])
+            number, shape = self.names.number(row["metric"], row["unit"], row["labels"])
             if shape is None:
                 continue
             end_s = min(at_s + row["interval_seconds"], max(newest_s, at_s + 1))

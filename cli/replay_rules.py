@@ -22,6 +22,7 @@ from aggregator.settings import Settings
 from cli import known, place, render, rollups, rulecheck, times
 from cli.past import Batch, Names, Past, Stretch
 from cli.problems import UsageError
+from cli.quiet import Quiet
 from cli.render import Cell, Column, Look, Styled
 from cli.stand_in import Shape
 from cli.times import NS
@@ -107,14 +108,17 @@ def main(args: Mapping[str, Any]) -> int:
         files.append(rulecheck.in_force(settings, rulecheck.existing(args["--diff"])))
     where = place.find(args)
     known.require(where)
+    watching = [rule for each in files for rule in each.rules]
+    names = Names(lambda metric, labels: _shape(watching, metric, labels))
     with rollups.opened(where) as db:
         is_live = where.service_pid() is not None
-        past = Past(db, where.data_dir / "archive", is_live)
+        past = Past(db, where.data_dir / "archive", is_live, Quiet(watching), names)
         newest_s = query.newest_s(db) or times.now_ns() // NS
         asked = Asked(*times.span_s(args, newest_s), files, _telling(settings))
         if asked.end_s <= asked.start_s:
             raise UsageError("--to must be after --from")
-        trials, stretches = _replay(past, asked)
+        warmup_s = _warmup_s(watching)
+        trials, stretches = _replay(past, asked, warmup_s)
     found = [_sent(trial, asked) for trial in trials]
     rows = [*_merged(found, [_doubtful(trial, stretches) for trial in trials])]
     if how.json:
@@ -138,17 +142,15 @@ def _telling(settings: Settings) -> Telling:
     return Telling(settings.monitoring_reopen_window_seconds, repeats)
 
 
-def _replay(past: Past, asked: Asked) -> tuple[list[Trial], list[Stretch]]:
+def _replay(past: Past, asked: Asked, warmup_s: int) -> tuple[list[Trial], list[Stretch]]:
     trials = [Trial(rules) for rules in asked.rules]
-    watching = [rule for trial in trials for rule in trial.rules.rules]
-    names = Names(lambda metric, labels: _shape(watching, metric, labels))
-    stretches = past.stretches(asked.start_s - _warmup_s(watching), asked.end_s)
+    stretches = past.stretches(asked.start_s - warmup_s, asked.end_s)
     shown_s = time.monotonic()
     for number, stretch in enumerate(stretches):
         passed_over = past.passed_over
-        for batch in past.batches(stretch, names):
+        for batch in past.batches(stretch):
             for trial in trials:
-                trial.take(batch, names)
+                trial.take(batch, past.names)
             if sys.stderr.isatty() and time.monotonic() - shown_s > _PROGRESS_S:
                 shown_s = time.monotonic()
                 at = times.show_ns(int(batch.times_ns[-1]), precision="minutes")
