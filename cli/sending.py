@@ -5,6 +5,7 @@ plugin shows.  No text here holds a secret: errors and replies come without them
 """
 
 import getpass
+import logging
 import socket
 import time
 import uuid
@@ -25,6 +26,7 @@ RULE = "delivery_test"
 
 def send(plugins: Sequence[PluginSettings]) -> Iterator[Check]:
     """Try every enabled plugin, all at the same time; none can hold up the others."""
+    logging.getLogger("notifier").addHandler(logging.NullHandler())  # the outcome says it all
     enabled = [each for each in plugins if each.enabled]
     if not enabled:
         todo = "enable one, such as MONITORING_ENABLE_WEBHOOK_ALERTS=true"
@@ -37,7 +39,6 @@ def send(plugins: Sequence[PluginSettings]) -> Iterator[Check]:
         for problem in problems:
             yield Check(_NAME, CRITICAL, problem, "mend its settings")
         if not problems:
-            _prepare(plugin)
             sound[name] = plugin
     results = _results(sound, {each.name: each.timeout_s for each in enabled})
     for name, plugin in sound.items():
@@ -48,13 +49,6 @@ def _made(one: PluginSettings) -> AlertDeliveryPlugin:
     return load(one.kind)(
         name=one.name, enabled=True, options=dict(one.options), timeout_s=one.timeout_s
     )
-
-
-def _prepare(plugin: AlertDeliveryPlugin) -> None:
-    try:
-        plugin.prepare()
-    except Exception:  # noqa: BLE001 - the attempt fails of the same thing, and says so safely
-        return
 
 
 def _results(

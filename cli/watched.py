@@ -78,6 +78,7 @@ def stores(where: Place) -> Iterator[Check]:
         report = None
     if report is not None:
         yield _report(report, where, now_ns)
+        yield from _history(report.get("history") or {})
     try:
         now = known.load(where)
         with opened_ledger(where) as db:
@@ -105,6 +106,18 @@ def _report(report: Mapping[str, Any], where: Place, now_ns: int) -> Check:
     if where.service_pid() is not None and not rollups.is_fresh(report, now_ns):
         return Check("stores", CRITICAL, text, "the aggregator is stuck: see the service's log")
     return Check("stores", OK, text)
+
+
+def _history(report: Mapping[str, Any]) -> Iterator[Check]:
+    """What the aggregator said of its day files, if anything is wrong with them."""
+    if report.get("problem"):
+        text = f"records stay in memory: {report['problem']}"
+        yield Check("stores", WARNING, text, "make room, or mend the disk")
+    counts = (report.get("archive") or {}).get("counts", {})
+    for what in ("failed", "damaged"):
+        if counts.get(what):
+            text = f"the last archive run found {counts[what]} {what} day files"
+            yield Check("stores", WARNING, text, "see the service's log")
 
 
 def look(where: Place, lapse_s: float) -> list[Engine]:

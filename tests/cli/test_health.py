@@ -21,10 +21,12 @@ from aggregator.rule import Rule
 from aggregator.sessions import Session
 from aggregator.store import Store
 from aggregator.units import Level
-from cli import checks, health, place, probe, watched
+from cli import checks, health, place, probe, sending, watched
 from cli.checks import Check
 from cli.watched import Engine
 from notifier.alert import Severity
+from notifier.plugin import AlertDeliveryPlugin
+from notifier.settings import PluginSettings
 from ringbuf import Recorder
 from tests.cli.conftest import clean_environment
 from tests.cli.test_metrics import T0, rollup
@@ -308,6 +310,19 @@ def test_the_ring_store_is_seen_in_one_piece_by_a_second_process():
     assert checks.ring_store().state == "OK"
 
 
+def test_the_second_process_writes_until_the_first_is_gone(monkeypatch):
+    """Whatever ends the first: nothing is left running."""
+    descriptor = os.memfd_create("probe")
+    os.ftruncate(descriptor, 4096)
+    parents = iter([7, 7, 1, 7, 7, 1])
+    monkeypatch.setattr(os, "getppid", lambda: next(parents))
+    for broken in (False, True):
+        probe._write(descriptor, broken=broken)
+        os.lseek(descriptor, 64 * 8, os.SEEK_SET)
+        assert os.read(descriptor, 8) == b"\x7f" * 8
+    os.close(descriptor)
+
+
 def test_a_store_in_pieces_is_critical(monkeypatch):
     """So is a machine that the layout isn't made for."""
     monkeypatch.setattr(probe, "run", lambda: probe.Probed(1000, 100, 3))
@@ -563,6 +578,20 @@ def test_stores_that_are_out_of_date_or_in_trouble_are_critical(well):
     assert first == ("CRITICAL", "the aggregator can't write: No space left on device")
 
 
+def test_trouble_with_day_files_is_a_warning(well):
+    """As the aggregator reports it: nothing can be written, or some could not be closed."""
+    counts = {"failed": 2, "damaged": 0}
+    history = {"problem": "day files: No space left on device", "archive": {"counts": counts}}
+    well.report(history=history)
+    found = named(well.run("health", "--json").rows, "stores")
+    assert found[1:3] == [
+        ("WARNING", "records stay in memory: day files: No space left on device"),
+        ("WARNING", "the last archive run found 2 failed day files"),
+    ]
+    well.report(history={"problem": None, "archive": None})
+    assert len(named(well.run("health", "--json").rows, "stores")) == 2
+
+
 def test_stores_that_are_damaged_are_critical(well):
     """Each by itself."""
     for name in ("rollups.db", "alerts.db"):
@@ -644,6 +673,39 @@ def test_a_plugin_that_never_answers_holds_up_no_other(desk, receiver):
     assert found[1][1] == "b (webhook) accepted a test message: HTTP 200: ok"
     assert time.monotonic() - started < 30
     assert {request.path[-2:] for request in receiver.requests} == {"er", "/b"}
+
+
+class Broken(AlertDeliveryPlugin):
+    """Can't be prepared, and never comes back."""
+
+    kind = "broken"
+
+    def prepare(self):
+        raise OSError("no such file: /secret/path")
+
+    def deliver(self, message):
+        time.sleep(30)
+        return True
+
+
+class Half(AlertDeliveryPlugin):
+    """Lacks an option."""
+
+    def check(self):
+        return ["half: url is empty: set url in its [[plugin]] table"]
+
+    def deliver(self, message):
+        raise AssertionError("not to be tried")
+
+
+def test_what_cannot_be_tried_is_told_and_what_hangs_is_left_behind(monkeypatch):
+    """A half configuration isn't sent to; an attempt without an end ends."""
+    monkeypatch.setattr(sending, "load", {"half": Half, "broken": Broken}.__getitem__)
+    plugins = [PluginSettings("half", "half"), PluginSettings("b", "broken", timeout_s=0.1)]
+    assert [(each.state, each.text) for each in sending.send(plugins)] == [
+        ("CRITICAL", "half: url is empty: set url in its [[plugin]] table"),
+        ("CRITICAL", "b (broken): outcome unknown: no end in time"),
+    ]
 
 
 def test_without_a_plugin_there_is_nothing_to_send(desk):

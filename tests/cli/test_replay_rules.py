@@ -15,16 +15,18 @@ from aggregator import ruleset
 from aggregator.builtin import builtin_rules
 from aggregator.daywriter import DayFiles
 from aggregator.history import History
+from aggregator.query import open_readonly
 from aggregator.rollup import RollupBuffer
 from aggregator.rule import Rule
-from aggregator.rulefile import parse_rules
+from aggregator.rulefile import RuleFile, parse_rules
 from aggregator.rules import Evaluator
 from aggregator.settings import Settings
 from aggregator.store import Store
 from aggregator.units import Level
 from cli import past, stand_in
-from cli.past import counts
-from cli.replay_rules import OWN_METRICS
+from cli.past import Names, Past, counts
+from cli.quiet import Quiet
+from cli.replay_rules import OWN_METRICS, Trial
 from cli.stand_in import Order, Shape
 from cli.would_send import Telling, messages
 from notifier import ledger
@@ -533,3 +535,93 @@ def test_the_end_of_something_that_never_began_is_no_message():
     """The log of a range may begin in the middle of an alert."""
     telling = Telling(600.0, {})
     assert messages([transition(OPEN, Kind.RESOLVED)], telling, (OPEN + 60) * NS) == []
+
+
+# what nobody can notice
+
+VARIED = (
+    Rule("last", "tick_latency", {WARNING: Level(5.0, "ms"), CRITICAL: Level(50.0, "ms")}),
+    Rule("held", "tick_latency", {WARNING: Level(5.0, "ms")}, for_s=4.0, clear=Level(1.5, "ms")),
+    Rule("p99", "*_latency", {WARNING: Level(20_000.0, "us")}, stat=("p99", "avg"), window_s=60),
+    Rule("long", "tick_latency", {WARNING: Level(4.0, "ms")}, stat=("avg",), window_s=1200),
+    Rule("low", "pnl", below={WARNING: Level(-10.0)}, stat=("min",), window_s=30),
+    Rule("sum", "rejected", {WARNING: Level(3.0)}, stat=("sum",), window_s=120),
+)
+
+
+def eventful(desk, seed):
+    """Hours of calm with a few excursions, trembling, and silences of all lengths."""
+    made, chance = Recorded(desk), random.Random(seed)
+    at, calm = float(OPEN), True
+    while at < OPEN + 5400:
+        if chance.random() < 0.002:
+            calm = not calm
+        if chance.random() < 0.0005:
+            at += chance.choice([2, 40, 700])
+        made.add(at, "tick_latency", chance.uniform(0.1, 1.0 if calm else 30.0))
+        made.add(at, "order_latency", chance.uniform(10, 900 if calm else 90_000), "us")
+        made.add(at, "pnl", chance.uniform(-9 if calm else -20, 5), "")
+        if chance.random() < 0.003:
+            made.add(at, "rejected", 1, "")
+        at += chance.choice([0.5, 1, 3])
+    return made
+
+
+def tried(desk, quiet):
+    """Transitions of all rules over what is stored, and how many records were left to nobody."""
+    names = Names(lambda metric, labels: Shape([]))
+    db = open_readonly(desk.data_dir / "rollups.db")
+    stored = Past(db, desk.data_dir / "archive", False, quiet, names)
+    trial = Trial(RuleFile(VARIED, ()))
+    unseen = 0
+    for stretch in stored.stretches(OPEN - 3600, OPEN + 86_400):
+        assert stretch.exact
+        for batch in stored.batches(stretch):
+            unseen += int((batch.series == past.NOBODY).sum())
+            trial.take(batch, names)
+    db.close()
+    trial.finish()
+    return trial.transitions, unseen
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leaving_out_what_nobody_notices_changes_no_transition(desk, seed):
+    """Not one id, time, value, count or piece of evidence, with every kind of rule at work."""
+    eventful(desk, seed).keep()
+    everything, none = tried(desk, Loud(VARIED))
+    fewer, unseen = tried(desk, Quiet(VARIED))
+    assert fewer == everything
+    assert none == 0 and unseen > 0
+    assert {each.rule for each in everything} >= {"last", "held", "p99", "long", "low"}
+
+
+class Loud(Quiet):
+    """Thinks that everything matters."""
+
+    def is_loud(self, number, at_ns):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("rule", "loud"),
+    [
+        (Rule("a", "m", {WARNING: Level(5.0)}), False),
+        (Rule("a", "m", {WARNING: Level(2.0)}), True),
+        (Rule("a", "m", {WARNING: Level(5.0)}, clear=Level(2.0)), True),
+        (Rule("a", "m", below={WARNING: Level(1.0)}), True),
+        (Rule("a", "m", {WARNING: Level(5.0)}, stat=("sum",), window_s=60), True),
+        (Rule("a", "m", {WARNING: Level(5.0, "s")}, stat=("absent",)), True),
+        (Rule("a", "x", {WARNING: Level(5.0)}, stat=("sum",), window_s=60, per="m"), True),
+        (Rule("a", "m", {WARNING: Level(5.0)}, session="NSE"), True),
+        (Rule("a", "m", {WARNING: Level(5.0, "MB")}), False),
+    ],
+)
+def test_a_series_is_quiet_only_if_every_rule_on_it_is_plain(rule, loud):
+    """And none of its values comes near a level."""
+    quiet = Quiet([rule])
+    seen = {"metric": "m", "unit": "ms", "labels": {}, "min": 1.0, "max": 3.0}
+    quiet.see(1, {**seen, "interval_seconds": 300}, 3000)
+    assert quiet.is_loud(1, 3100 * NS) is loud
+    assert quiet.is_loud(2, 3100 * NS)  # nobody has seen its rollups
+    quiet.know_nothing(3000, 3300)
+    assert quiet.is_loud(1, 3100 * NS)
