@@ -39,7 +39,6 @@ _log = logging.getLogger("notifier")
 LEAST_LINES, MOST_LINES = 8, 256
 LOOKED_AT = 256  # alerts per step
 _MINUTE_NS = 60 * SECOND_NS
-FLUSH_S = 5.0  # a disk that takes longer must not keep messages back
 _CALM_NS = 2 * SECOND_NS  # tidying up waits for disks, so it waits until nobody else does
 _UPDATES_KEPT_NS = 24 * 60 * _MINUTE_NS
 _HOLDING = frozenset({"ack", "clear", "silence", "unsilence"})
@@ -59,7 +58,7 @@ class Notifier:
         in_session: whether the session of an alert's rule is open at a wall time.
         write_down: appends decisions of our own (expiries) to the journal; may do so later.
         ping: tells a service outside that all is well.
-        background: bring alerts.db to disk in a thread.
+        wake: called from a thread when alerts.db is on disk; None: it is whenever it was saved.
 
     Raises:
         LedgerError: alerts.db can't be used.
@@ -75,7 +74,7 @@ class Notifier:
         in_session: Callable[[Alert, int], bool] | None = None,
         write_down: Callable[[Sequence[Decision]], None] | None = None,
         ping: Ping | None = None,
-        background: bool = False,
+        wake: Callable[[], None] | None = None,
     ) -> None:
         self._settings = settings
         self._reopen_ns = round(settings.reopen_s * SECOND_NS)
@@ -85,7 +84,10 @@ class Notifier:
         self._write_down = write_down or self._append
         self._written_down: set[str] = set()
         self._ping = ping
-        self._keeper, self.book = Keeper.open(settings.ledger_path, background=background)
+        self._wake = wake
+        self._put_off: list[tuple[int, Job]] = []  # attempts that wait for the disk
+        on_disk = None if wake is None else self._on_disk
+        self._keeper, self.book = Keeper.open(settings.ledger_path, on_disk)
         self.intake = Intake(settings, self._keeper, self.book)
         self._workers = workers or Inline(plugins)
         resend_s = periods((name, plugin.resend_s) for name, plugin in plugins.items())
@@ -129,11 +131,7 @@ class Notifier:
         done += self._look(now)
         jobs = self.dispatcher.next_jobs(now.ns)
         saved = self._save(now)
-        if any(_must_be_on_disk(job) for job in jobs):
-            self._keeper.flush.wait(FLUSH_S)
-        for job in jobs:
-            self._workers.submit(job)
-        done += len(jobs)
+        done += self._submit(jobs)
         if saved:
             self._maintain(now, quiet=not done)
         return done
@@ -207,6 +205,28 @@ class Notifier:
             self.book.drop(entry)
         else:
             self.book.set_due(entry, now.ns + _MINUTE_NS)
+
+    def _submit(self, jobs: Sequence[Job]) -> int:
+        """Begin attempts; those that must not begin before the ledger is on disk wait for it.
+
+        How many began.
+        """
+        flush = self._keeper.flush
+        ready: list[Job] = []
+        waiting, self._put_off = self._put_off, []
+        for ticket, job in (*waiting, *((flush.ticket(), job) for job in jobs)):
+            if not _must_be_on_disk(job) or flush.reached(ticket):
+                ready.append(job)
+            else:
+                self._put_off.append((ticket, job))
+        for job in ready:
+            self._workers.submit(job)
+        return len(ready)
+
+    def _on_disk(self) -> None:
+        """Called by the thread that brings alerts.db to disk."""
+        if self._put_off and self._wake is not None:
+            self._wake()
 
     def _save(self, now: Now) -> bool:
         """Save what changed; False if it could not be."""

@@ -2,8 +2,8 @@
 
 A commit outlives this process at once; only a power cut can take the newest ones, and the thread
 closes that window within milliseconds.  Nobody waits for it whose work can be derived again from
-the alert log, which was fsynced before: the same alerts, messages and ids.  Who can't, calls
-``wait``.
+the alert log, which was fsynced before: the same alerts, messages and ids.  Whose can't, is put off
+until ``clean``.
 """
 
 import logging
@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _log = logging.getLogger("notifier")
@@ -20,18 +21,20 @@ SLOW_S = 5.0  # a disk that takes longer is told as a problem
 
 
 class Flush:
-    """Fsyncs the file at *path*; without ``background`` in the caller's thread, at once."""
+    """Fsyncs the file at *path*, and calls *wake* after each time.
 
-    def __init__(self, path: Path, *, background: bool = False) -> None:
+    Without *wake* it is done in the caller's thread, at once.
+    """
+
+    def __init__(self, path: Path, wake: Callable[[], None] | None = None) -> None:
         self._path = path
-        self._background = background
+        self._wake = wake
         self._descriptor = -1
         self._asked = 0
         self._done = 0  # written by the thread alone, ``_asked`` by the others
-        self._since_s: float | None = None
+        self._began_s: float | None = None  # while an fsync runs
         self._error = ""
         self._bell: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     @property
@@ -42,16 +45,14 @@ class Flush:
     @property
     def problem(self) -> str:
         """Why that is not so for a while, else empty."""
-        since_s = self._since_s
-        slow = not self.clean and since_s is not None and time.monotonic() - since_s > SLOW_S
+        began_s = self._began_s
+        slow = began_s is not None and time.monotonic() - began_s > SLOW_S
         return self._error or (f"alerts.db: the disk is slower than {SLOW_S:g} s" if slow else "")
 
     def ask(self) -> None:
         """Have what is written by now on disk soon."""
-        if self.clean:
-            self._since_s = time.monotonic()
         self._asked += 1
-        if not self._background:
+        if self._wake is None:
             self._flush(self._asked)
             return
         if self._thread is None:
@@ -59,13 +60,13 @@ class Flush:
             self._thread.start()
         self._bell.put(True)
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until all that was asked for is on disk; False if the disk fails or is too slow."""
-        if self._thread is None:
-            return self.clean
-        with self._changed:
-            self._changed.wait_for(lambda: self.clean or self._error, timeout_s)
-        return self.clean
+    def ticket(self) -> int:
+        """What ``reached`` is asked with later, for all that was asked for by now."""
+        return self._asked
+
+    def reached(self, ticket: int) -> bool:
+        """Whether that is on disk, or will not be soon: trouble with a disk holds nothing back."""
+        return self._done >= ticket or bool(self.problem)
 
     def close(self) -> None:
         """End the thread, after what it is at; an fsync that hangs ends with the process."""
@@ -96,6 +97,7 @@ class Flush:
             if self._descriptor < 0:
                 flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
                 self._descriptor = os.open(self._path, flags)
+            self._began_s = time.monotonic()
             os.fsync(self._descriptor)
         except FileNotFoundError:
             pass  # a database without a write-ahead log syncs by itself
@@ -105,11 +107,11 @@ class Flush:
                     "alerts.db can't be brought to disk; a power cut now would repeat messages",
                     extra={"component": "monitoring", "problem": str(problem)},
                 )
-            with self._changed:
-                self._error = f"alerts.db: {problem.strerror or problem}"
-                self._changed.notify_all()
+            self._error = f"alerts.db: {problem.strerror or problem}"
             return False
-        with self._changed:
-            self._done, self._error = wanted, ""
-            self._changed.notify_all()
+        finally:
+            self._began_s = None
+        self._done, self._error = wanted, ""
+        if self._wake is not None:
+            self._wake()
         return True

@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ _WAL_BYTES = 16 << 20
 class Keeper:
     """alerts.db, open to write."""
 
-    def __init__(self, path: Path, *, background: bool = False) -> None:
+    def __init__(self, path: Path, wake: Callable[[], None] | None = None) -> None:
         """Open or create.
 
         Args:
-            background: bring commits to disk in a thread.
+            wake: bring commits to disk in a thread, and call this when they are; see ``Flush``.
 
         Raises:
             LedgerError: the file is newer than this program, or can't be opened.
@@ -57,10 +57,10 @@ class Keeper:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._db = _open(path)
         self._inode = path.stat().st_ino
-        self.flush = Flush(path.with_name(f"{path.name}-wal"), background=background)
+        self.flush = Flush(path.with_name(f"{path.name}-wal"), wake)
 
     @classmethod
-    def open(cls, path: Path, *, background: bool = False) -> tuple["Keeper", Book]:
+    def open(cls, path: Path, wake: Callable[[], None] | None = None) -> tuple["Keeper", Book]:
         """alerts.db at *path* and the book that it holds; a damaged one is moved aside.
 
         Raises:
@@ -68,7 +68,7 @@ class Keeper:
         """
         for last in (False, True):
             try:
-                keeper, book = cls(path, background=background), Book()
+                keeper, book = cls(path, wake), Book()
                 keeper.load(book)
                 return keeper, book
             except (OSError, sqlite3.Error) as problem:

@@ -164,7 +164,7 @@ def main(settings: NotifierSettings, doorbell: "Queue[Item]", parent_pid: int) -
             workers=Threads(plugins, bell.ring),
             write_down=scribe.write,
             ping=_ping(settings),
-            background=True,
+            wake=bell.ring,
         )
         _run(notifier, bell, stop, lock, settings.drain_s - _MARGIN_S)
     except (LedgerError, Damaged) as problem:

@@ -13,6 +13,7 @@ from notifier import ledger, process
 from notifier.alert import Transition, encode
 from notifier.alertlog import AlertLog
 from notifier.settings import NotifierSettings
+from ringbuf.ownership import holder
 from tests.waiting import wait_for
 
 
@@ -39,11 +40,18 @@ class Running:
 
     def beats(self) -> bool:
         """Whether it holds its lock and has a ledger."""
+        lock = self.settings.data_dir / "notifier.lock"
+        if not lock.exists() or holder(lock) != self.process.pid:
+            return False
+        return self.has_ledger()
+
+    def has_ledger(self) -> bool:
+        """Whether there is a ledger that can be read."""
         try:
             ledger.open_readonly(self.settings.ledger_path).close()
         except ledger.LedgerError:
             return False
-        return (self.settings.data_dir / "notifier.lock").exists()
+        return True
 
     def fire(self, rule: str = "slow", *, ring: bool = True, **fields: Any) -> Transition:
         self.world.now_ns = time.time_ns()

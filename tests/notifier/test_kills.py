@@ -98,8 +98,8 @@ class Lagging(Flush):
 
     newest: "Lagging | None" = None
 
-    def __init__(self, path: Path, *, background: bool = False) -> None:
-        super().__init__(path, background=True)
+    def __init__(self, path: Path, wake: Any = None) -> None:
+        super().__init__(path)
         self._files = (path.with_name("alerts.db"), path)
         self.disk: dict[Path, bytes] = {}
         Lagging.newest = self
@@ -108,7 +108,7 @@ class Lagging(Flush):
     def ask(self) -> None:
         self._asked += 1
 
-    def wait(self, timeout_s: float) -> bool:
+    def reached(self, ticket: int) -> bool:
         self.sync()
         return True
 
@@ -226,9 +226,7 @@ class Story:
         assert not self.world.deliveries(state=PENDING)
 
 
-@pytest.mark.parametrize(
-    ("forgetful", "cut"), [(False, False), (True, False), (False, True), (True, True)]
-)
+@pytest.mark.parametrize(("forgetful", "cut"), [(False, False), (True, True)])
 def test_killed_at_any_step_of_a_transition_or_delivery_nothing_is_lost(
     make_world, monkeypatch, caplog, forgetful, cut
 ):
@@ -277,7 +275,7 @@ class Lane:
             self.running.start()
             wait_for(self._all_ended, "the end of all deliveries")
             assert self.running.end() == 0
-        except (Exception, AssertionError) as problem:  # noqa: BLE001 - raised again by check()
+        except Exception as problem:  # noqa: BLE001 - raised again by check()
             self.problem = problem
 
     def _round(self, number: int) -> None:
@@ -308,7 +306,7 @@ class Lane:
         return not self._open()
 
     def _deliveries(self) -> list[Any]:
-        return self.running.world.deliveries() if self.running.beats() else []
+        return self.running.world.deliveries() if self.running.has_ledger() else []
 
     def _copies(self, alert: str) -> int:
         return sum(request.json()["id"] == alert for request in list(self.server.requests))
@@ -348,7 +346,7 @@ class Lane:
 def test_killed_at_random_moments_a_real_notifier_loses_nothing(make_world):
     """Each fired alert ends delivered, or dead with its reason; copies have one id, and there is at
     most one for each kill; conservation holds."""
-    kills = int(os.environ.get("TICKWATCH_KILLS", "40"))
+    kills = int(os.environ.get("TICKWATCH_KILLS", "30"))
     lanes = min(4, kills)
     servers = [HttpServer() for _ in range(lanes)]
     runs = []

@@ -16,7 +16,7 @@ from notifier.decisions import Journal, decide
 from notifier.process import Bell, Clock, Scribe
 from notifier.settings import PluginSettings
 from tests.notifier.running import Running
-from tests.servers import Reply
+from tests.servers import HttpServer, Reply
 from tests.waiting import wait_for
 
 
@@ -52,36 +52,6 @@ def test_a_copy_is_delivered_while_the_log_cannot_be_written(running, server):
     balance = running.balance()
     assert (balance["copies"], balance["duplicates"], balance["holds"]) == (1, 1, True)
     assert len(server.requests) == 2
-
-
-def test_an_ack_by_another_process_is_honoured_within_a_second(running, server):
-    """A repeat that is due a second after the ack stays away."""
-    running.settings = running.world.settings = _with_repeats(running.settings, 4.0)
-    running.start()
-    running.fire()
-    [first] = server.wait(1)
-    wait_for(lambda: running.balance()["delivered"] == 1, "the delivery's end")
-    script = (
-        "import sys; from pathlib import Path; from notifier import ledger;"
-        "from notifier.decisions import Journal, covering, decide;"
-        "db = ledger.open_readonly(Path(sys.argv[1]));"
-        "Journal(Path(sys.argv[2])).append("
-        "decide('ack', 'asha', rule='slow', covers=covering(ledger.alerts(db)), ttl_s=3600))"
-    )
-    journal = running.settings.alerts_dir / "acknowledgements.jsonl"
-    subprocess.run(
-        [sys.executable, "-c", script, str(running.settings.ledger_path), str(journal)], check=True
-    )
-    acked = time.monotonic()
-    if acked - first.at < 3.0:  # else the machine is so slow that this proves nothing
-        wait_for(lambda: time.monotonic() > first.at + 5.5, "the time of the repeat")
-        assert len(server.requests) == 1
-    assert running.end() == 0
-
-
-def _with_repeats(settings, seconds):
-    repeats = dict.fromkeys(settings.repeats_s, (seconds,))
-    return dataclasses.replace(settings, repeats_s=repeats)
 
 
 def test_killed_after_the_reply_the_message_goes_again_under_the_same_id(running, server):
@@ -165,7 +135,7 @@ def test_it_ends_when_its_parent_is_gone(running, server, tmp_path):
     )
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
-    wait_for(running.beats, "the notifier's first sign of life")
+    wait_for(running.has_ledger, "the notifier's first sign of life")
     parent.kill()
     parent.wait(10)
     parent.stdout.close()
@@ -221,6 +191,23 @@ def test_a_ledger_that_is_taken_away_has_the_process_start_again(running, server
     first, second = server.wait(2)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert running.end() == 0
+
+
+def test_a_dead_man_service_is_pinged_while_the_aggregator_lives(running, server):
+    """From the real process, whose log shows no URL."""
+    with HttpServer() as outside:
+        running.settings = running.world.settings = dataclasses.replace(
+            running.settings, ping_url=f"{outside.url}/secret-of-the-ping", ping_interval_s=10.0
+        )
+        assert "secret-of-the-ping" not in repr(running.settings)
+        running.settings.data_dir.mkdir(parents=True)
+        running.settings.heartbeat_path.touch()
+        running.start()
+        [request] = outside.wait(1, 60)
+        assert request.path == "/hook/secret-of-the-ping"
+        report = wait_for(lambda: running.world.health().get("ping"), "the report of it")
+        assert report["problem"] == ""
+        assert running.end() == 0
 
 
 class _Doorbell:
