@@ -1,6 +1,7 @@
 """The rows of the benchmark ``alerting``: what is done to a peer, and what must come of it."""
 
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from benchmarks._peers import Alertmanager, Peer, Tickwatch
 from benchmarks._receiver import DROP, NEVER, Arrival, Receiver, free_port
+from benchmarks.machine import RUNS
 
 PATIENCE_S = 15.0  # how long something may take to arrive before it counts as lost
 GAP_S = 0.02  # between alerts that are timed
@@ -157,10 +159,45 @@ def timed(alerts: int) -> Row:
 
     def row(stage: Stage) -> Answer:
         with Receiver() as receiver, stage.peer(receiver.url) as peer:
-            took_ms = _latencies(peer, receiver, alerts)
+            _warm_up(peer, receiver)
+            took_ms = [_latency(peer, receiver, str(number)) for number in range(alerts)]
         p50, p99 = _quantile(took_ms, 0.5), _quantile(took_ms, 0.99)
         text = f"p50 {p50:.2f} ms, p99 {p99:.2f} ms, max {max(took_ms):.1f} ms"
         return Answer(text, p50 <= P50_MS and p99 <= P99_MS)
+
+    return row
+
+
+def stuck(alerts: int) -> Row:
+    """One of two receivers never answers: how late is the other?
+
+    Both ways in turn, so that both have the same moments of the machine; the worst of each run,
+    because one bad moment of the disk would be the p99 of all.
+    """
+
+    def row(stage: Stage) -> Answer:
+        free_ms: list[list[float]] = []
+        hindered_ms: list[list[float]] = []
+        with (
+            Receiver() as alone,
+            Receiver() as beside,
+            Receiver(status=NEVER) as silent,
+            stage.peer(alone.url) as free,
+            stage.peer(silent.url, beside.url) as hindered,
+        ):
+            _warm_up(free, alone)
+            _warm_up(hindered, beside)
+            for run in range(RUNS):
+                names = [f"{run}/{number}" for number in range(alerts // RUNS)]
+                pairs = [(_latency(free, alone, n), _latency(hindered, beside, n)) for n in names]
+                free_ms.append([one for one, _ in pairs])
+                hindered_ms.append([one for _, one in pairs])
+            void = "" if silent.arrivals else "the silent receiver got nothing"
+        worst = [statistics.median(map(max, runs)) for runs in (free_ms, hindered_ms)]
+        middle = [statistics.median(sum(runs, [])) for runs in (free_ms, hindered_ms)]
+        text = f"p50 x {middle[1] / middle[0]:.2f}, worst of {alerts // RUNS} x "
+        text += f"{worst[1] / worst[0]:.2f} ({worst[0]:.1f} -> {worst[1]:.1f} ms)"
+        return Answer(text, worst[1] <= STUCK_RATIO * worst[0], void)
 
     return row
 
@@ -271,19 +308,23 @@ class _Peak:
                 return
 
 
-def _latencies(peer: Peer, receiver: Receiver, alerts: int, start: int = 0) -> list[float]:
-    """Milliseconds from the hand-over of single alerts to their arrival; the first is a warm-up."""
-    took = []
-    for number in range(start, start + alerts):
-        before = len(receiver.arrivals)
-        started_ns = time.perf_counter_ns()
-        peer.fire(str(number))
-        assert receiver.wait(lambda arrivals, n=before: len(arrivals) > n, PATIENCE_S), "void: lost"  # type: ignore[misc]
-        arrival = receiver.arrivals[before]
-        assert peer.told(arrival) == [(str(number), "firing")], "void: another one arrived"
-        took.append((arrival.at_ns - started_ns) / 1e6)
-        time.sleep(GAP_S)
-    return took
+def _warm_up(peer: Peer, receiver: Receiver) -> None:
+    """A start isn't what is measured."""
+    _latency(peer, receiver, "warm-up")
+    time.sleep(1.5)
+
+
+def _latency(peer: Peer, receiver: Receiver, name: str) -> float:
+    """Milliseconds from the hand-over of an alert to its arrival."""
+    before = len(receiver.arrivals)
+    started_ns = time.perf_counter_ns()
+    peer.fire(name)
+    came = receiver.wait(lambda arrivals: len(arrivals) > before, PATIENCE_S)
+    assert came, f"alert {name} did not arrive"
+    arrival = receiver.arrivals[before]
+    assert peer.told(arrival) == [(name, "firing")], f"another alert than {name} arrived"
+    time.sleep(GAP_S)
+    return (arrival.at_ns - started_ns) / 1e6
 
 
 def _quantile(values: list[float], q: float) -> float:

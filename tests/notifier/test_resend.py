@@ -186,7 +186,12 @@ def test_an_attempt_to_tell_again_that_hangs_is_given_up(make_world):
 
     wait_for(told, "the other alert")
     hang[0] = False
-    assert world.health()["plugins"][0]["resends_failed"] == 1
+
+    def counted():
+        world.go(1)
+        return world.health()["plugins"][0]["resends_failed"] == 1
+
+    wait_for(counted, "the count of what was given up")
     world.workers.stop()
 
 
