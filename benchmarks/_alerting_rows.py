@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ def stuck(alerts: int) -> Row:
                 hindered_ms.append([one for _, one in pairs])
             void = "" if silent.arrivals else "the silent receiver got nothing"
         worst = [statistics.median(map(max, runs)) for runs in (free_ms, hindered_ms)]
-        middle = [statistics.median(sum(runs, [])) for runs in (free_ms, hindered_ms)]
+        middle = [statistics.median(chain(*runs)) for runs in (free_ms, hindered_ms)]
         text = f"p50 x {middle[1] / middle[0]:.2f}, worst of {alerts // RUNS} x "
         text += f"{worst[1] / worst[0]:.2f} ({worst[0]:.1f} -> {worst[1]:.1f} ms)"
         return Answer(text, worst[1] <= STUCK_RATIO * worst[0], void)
@@ -212,31 +213,6 @@ def storm(alerts: int) -> Row:
             grouped = _storm(stage.peer, alerts, {"grouped": True})
             answer = Answer(f"{answer.text}; grouped: {grouped.text}", answer.good, answer.void)
         return answer
-
-    return row
-
-
-def stuck(alerts: int) -> Row:
-    """One of two receivers never answers: how late is the other?"""
-
-    def row(stage: Stage) -> Answer:
-        with (
-            Receiver() as alone,
-            Receiver() as beside,
-            Receiver(status=NEVER) as silent,
-            stage.peer(alone.url) as free,
-            stage.peer(silent.url, beside.url) as hindered,
-        ):
-            took: tuple[list[float], list[float]] = ([], [])
-            for number in range(alerts):  # in turn: both have the same moments of the machine
-                took[0].extend(_latencies(free, alone, 1, start=number))
-                took[1].extend(_latencies(hindered, beside, 1, start=number))
-            void = "" if silent.arrivals else "the silent receiver got nothing"
-        p99s = [_quantile(one, 0.99) for one in took]
-        p50s = [_quantile(one, 0.5) for one in took]
-        text = f"p50 x {p50s[1] / p50s[0]:.2f}, p99 x {p99s[1] / p99s[0]:.2f}"
-        text += f" ({p99s[0]:.1f} -> {p99s[1]:.1f} ms)"
-        return Answer(text, p99s[1] <= STUCK_RATIO * p99s[0], void)
 
     return row
 

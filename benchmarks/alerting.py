@@ -92,8 +92,9 @@ def _at_once(
 def _answer(row: Row, stage: Stage) -> Answer:
     try:
         return row(stage)
-    except AssertionError as problem:
-        return Answer("", False, str(problem) or "a peer ended or did not start")
+    except Exception as problem:  # noqa: BLE001 - the boundary of one row: the others go on
+        why = str(problem) or "a peer ended or did not start"
+        return Answer("", False, f"{type(problem).__name__}: {why}")
 
 
 def _plain(answers: Mapping[str, Answer]) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _print(found: Mapping[str, Mapping[str, Answer]]) -> int:
     missed = 0
     for title, answers in found.items():
         print(f"\n{title}")
-        for name, answer in answers.items():
+        for name, answer in sorted(answers.items(), reverse=True):  # tickwatch first
             verdict = f"VOID: {answer.void}" if answer.void else ""
             if name == Tickwatch.__name__:
                 missed += not answer.good or bool(answer.void)

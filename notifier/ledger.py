@@ -123,6 +123,7 @@ def open_readonly(path: Path) -> sqlite3.Connection:
     """
     if not path.exists():
         raise LedgerError(f"{path}: no such file: no service has run with this data directory")
+    db = None
     try:
         db = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=2
@@ -130,6 +131,8 @@ def open_readonly(path: Path) -> sqlite3.Connection:
         db.row_factory = sqlite3.Row
         version = db.execute("PRAGMA user_version").fetchone()[0]
     except sqlite3.DatabaseError as problem:
+        if db is not None:
+            db.close()
         raise LedgerError(
             f"{path}: can't be read ({problem}): run the command as the service's user"
         ) from None

@@ -37,7 +37,7 @@ ALERT = {
 def day(desk):
     """The last hours, and the same hours the day before: latency, PnL, a gap, alerts and acks."""
     now_s = int(time.time()) // 300 * 300
-    begin_s = now_s - 6 * HOUR
+    begin_s = desk.begin_s = now_s - 6 * HOUR
     with Store.open(desk.data_dir / "rollups.db", 300) as store:
         tick = store.series_id("tick_latency", "ms", {"engine": "intraday", "strategy": "swing"})
         pnl = store.series_id("pnl", "INR", {"engine": "intraday"})
@@ -86,8 +86,12 @@ def names(desk):
 
 
 def hours(desk):
-    """--hours that begin with the recorded hours, whatever the time of day."""
-    return ["--hours", "6"]
+    """The recorded hours and the five minutes in which the last alerts are."""
+    begin, end = (
+        datetime.fromtimestamp(at_s, UTC).isoformat()
+        for at_s in (desk.begin_s, desk.begin_s + 6 * HOUR + 600)
+    )
+    return ["--from", begin, "--to", end]
 
 
 def test_a_report_has_everything_of_its_period_and_of_the_one_before(day):
@@ -133,7 +137,7 @@ def test_text_is_the_same_for_people(day):
     """Headlines first, then a table a subject."""
     out = day.command("report", *hours(day)).out
     head, records, alerts, messages, *_ = out.splitlines()
-    assert re.fullmatch(r".* to .* \(6 h( \d+ min)?\)  /.*/data", head)
+    assert re.fullmatch(r".* to .* \(6 h 10 min\)  /.*/data", head)
     assert records.endswith(", 7 lost")
     assert alerts.startswith("alerts: 2 critical, 1 warning (before: 0); 1 of 3 acknowledged")
     assert "median after 1 min 5 s (before: -)" in alerts
