@@ -6,7 +6,7 @@ know by its id: after trouble with the disk a transition may stand here twice, u
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import zip_longest
@@ -190,48 +190,57 @@ def _read_file(
     path = directory / f"{position.day}{_SUFFIX}"
     transitions: list[Transition] = []
     bad = 0
+    anew = None  # whether the file is read from its beginning, and its numbers count from there
     try:
-        resume = _resume(path, position)
-        fresh = resume == 0
-        for line, _, end in journal.lines(path, resume, final=final):
+        for transition, start, end in _unread(path, position, final=final):
             if len(transitions) + bad >= limit:
                 return transitions, position, bad, False
+            anew = start == 0 if anew is None else anew
             number = position.number
-            transition = _decoded(line)
             if transition is None:
                 bad += 1
             else:
                 transitions.append(transition)
-                number = transition.number if fresh else max(number, transition.number)
-                fresh = False
+                number = transition.number if anew else max(number, transition.number)
+                anew = False
             position = Position(position.day, end, number)
     except FileNotFoundError:
         pass  # expired between listing and opening
     return transitions, position, bad, True
 
 
-def _resume(path: Path, position: Position) -> int:
-    """Offset to read on from in *path*: that of *position*, unless the file is another one.
+def _unread(
+    path: Path, position: Position, *, final: bool
+) -> Iterator[tuple[Transition | None, int, int]]:
+    """The lines of *path* from *position* on, as (transition, start, end), None for a bad line.
 
-    The next line's number tells.  If it isn't the next number, look for one that is still unread
-    before the offset.
+    Another file may lie there now.  If the next line hasn't the next number, one that is still
+    unread is looked for before the offset.
     """
-    following = next(journal.lines(path, position.offset), None)
-    if following is None or position.offset == 0:
-        return position.offset
-    line, start, _ = following
-    transition = _decoded(line)
-    if start != position.offset or transition is None:
-        return start
-    if transition.number == position.number + 1:
-        return start
-    for line, earlier, _ in journal.lines(path):
-        if earlier >= start:
+    source = journal.lines(path, position.offset, final=final)
+    for line, start, end in source:
+        transition = _decoded(line)
+        expected = transition is None or transition.number == position.number + 1
+        if start == position.offset > 0 and not expected:
+            earlier = _first_above(path, position.number, start)
+            if earlier is not None:
+                source = journal.lines(path, earlier, final=final)
+                break
+        yield transition, start, end
+        break
+    for line, start, end in source:
+        yield _decoded(line), start, end
+
+
+def _first_above(path: Path, number: int, before: int) -> int | None:
+    """Offset of the first line with a number above *number* that begins before *before*."""
+    for line, start, _ in journal.lines(path):
+        if start >= before:
             break
         transition = _decoded(line)
-        if transition is not None and transition.number > position.number:
-            return earlier
-    return start
+        if transition is not None and transition.number > number:
+            return start
+    return None
 
 
 def _newest(directory: Path) -> tuple[str, int]:

@@ -18,10 +18,10 @@ def expire(db: sqlite3.Connection, before_ns: int, updates_before_ns: int) -> in
         how many rows went, not counting what went with an alert; 0 when nothing is left to do.
     """
     alerts = db.execute(
-        """SELECT id FROM alerts WHERE live = 0 AND last_seen_ns < ?1 AND NOT EXISTS
-        (SELECT 1 FROM deliveries WHERE alert = alerts.id AND coalesce(finished_ns, ?1) >= ?1)
-        LIMIT ?2""",
-        (before_ns, _BATCH),
+        """SELECT id FROM alerts WHERE live = 0 AND last_seen_ns < :before AND NOT EXISTS
+        (SELECT 1 FROM deliveries WHERE alert = alerts.id AND coalesce(finished_ns, :before) >= :before)
+        LIMIT :batch""",
+        {"before": before_ns, "batch": _BATCH},
     ).fetchall()
     gone: Counter[str] = Counter()
     for (alert,) in alerts:

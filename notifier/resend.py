@@ -22,6 +22,7 @@ from notifier.worker import Outcome, Result
 PART = 500  # alerts in one attempt
 RESOLVED_NS = 300 * SECOND_NS  # how long an end is told again
 _SHORTEST_S = 1.0
+_STATES = (FIRING, RESOLVED)
 
 
 @dataclass(slots=True)
@@ -129,10 +130,11 @@ def _deliveries_first(lane: Lane) -> bool:
 def _accepted(entry: Entry, plugin: str, now_ns: int) -> dict[str, Any] | None:
     """The alert's row as *plugin* has accepted it; None where that isn't how the alert stands."""
     alert, told = entry.life.alert, entry.told.get(plugin)
-    if told is None or told.failed or told.state != alert.state or plugin in entry.pending:
+    if told is None or told.failed or plugin in entry.pending or told.state not in _STATES:
         return None
-    if told.state == RESOLVED and now_ns - (alert.resolved_ns or 0) > RESOLVED_NS:
+    # An end that people aren't told of is one all the same: without it the receiver's alert stays.
+    if told.state != alert.state and not (alert.state == RESOLVED and entry.life.quiet):
         return None
-    if told.state not in (FIRING, RESOLVED):
+    if alert.state == RESOLVED and now_ns - (alert.resolved_ns or 0) > RESOLVED_NS:
         return None
     return alert.row() | {"severity": Severity(told.severity).word}

@@ -440,6 +440,16 @@ def test_a_line_that_comes_twice_counts_once(world):
     assert (balance["lines"], balance["copies"], balance["duplicates"]) == (2, 1, 2)
 
 
+def test_a_line_that_stands_twice_in_a_row_counts_once(world):
+    """As after trouble with a disk: both are taken in before anything is saved."""
+    one = world.transition("fired", severity="critical")
+    world.log_now(one, one)
+    world.work()
+    assert len(world.plugins["desk"].accepted) == 1
+    balance = world.balance()
+    assert (balance["lines"], balance["stored"], balance["duplicates"]) == (2, 1, 1)
+
+
 def test_a_copy_that_the_log_has_is_not_needed(world):
     """The log is the truth; the copy that rang the bell is dropped by its number."""
     one = world.fire()

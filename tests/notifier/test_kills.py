@@ -188,6 +188,7 @@ class Story:
             return True
         except Killed:
             self.deaths.append(who)
+            self.world.now_ns += 10**9  # nobody starts again at the moment of his death
             if self.cut or who == NOTIFIER:
                 self.world.crash()
                 if self.cut and Lagging.newest is not None:

@@ -69,6 +69,32 @@ def test_nothing_new_is_ever_told_this_way(make_world):
     assert all(state != "firing" for rows in _rows(desk) for _, state, _ in rows)
 
 
+def test_an_end_that_is_held_back_is_not_told_this_way_either(make_world):
+    """A silence delays it; the plugin hears of it as a message."""
+    world = _forgetful(make_world)
+    world.fire()
+    world.go(1)
+    world.decide("silence", rule="slow", ends_ns=world.now_ns + 200 * 10**9)
+    world.go(1)
+    world.resolve()
+    world.go(150)
+    assert _rows(world.plugins["desk"]) == []
+    world.go(100)
+    assert world.plugins["desk"].said() == ["firing", "resolved"]
+
+
+def test_an_end_that_nobody_is_told_of_is_told_to_a_receiver_that_keeps_alerts(make_world):
+    """A free-text alert ends quietly; in an Alertmanager it would go on firing."""
+    world = _forgetful(make_world)
+    world.fire(free_text=True)
+    world.go(1)
+    world.log_now(world.transition("resolved", severity="critical", announce=False))
+    world.go(120)
+    desk = world.plugins["desk"]
+    assert desk.said() == ["firing"]
+    assert _rows(desk) == [[("slow", "resolved", "critical")]] * 2
+
+
 def test_many_alerts_are_told_again_in_parts_and_what_is_new_goes_first(make_world, monkeypatch):
     """All of them in each period; a part is bounded."""
     monkeypatch.setattr(resend, "PART", 10)
