@@ -19,7 +19,8 @@ def expire(db: sqlite3.Connection, before_ns: int, updates_before_ns: int) -> in
     """
     alerts = db.execute(
         """SELECT id FROM alerts WHERE live = 0 AND last_seen_ns < :before AND NOT EXISTS
-        (SELECT 1 FROM deliveries WHERE alert = alerts.id AND coalesce(finished_ns, :before) >= :before)
+        (SELECT 1 FROM deliveries
+        WHERE alert = alerts.id AND coalesce(finished_ns, :before) >= :before)
         LIMIT :batch""",
         {"before": before_ns, "batch": _BATCH},
     ).fetchall()
