@@ -6,13 +6,12 @@ Exits like a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cli import condition, place, render, times
+from cli import condition, interrupts, place, render, times
 from cli.condition import CODES, CRITICAL, OK, Condition
 from cli.gather import gather
 from cli.render import Cell, Column, Look, Styled
@@ -77,11 +76,11 @@ def _watch(args: Mapping[str, Any], how: Look) -> int:
     """Print it again and again until Ctrl-C; the exit code is that of the last state."""
     found: Condition | None = None
     try:
-        with _screen(how) as paint:
+        with interrupts.only_while_waiting() as pause, _screen(how) as paint:
             while True:
                 found = gather(place.find(args))
                 paint(found)
-                time.sleep(REDRAW_S)
+                pause(time.sleep, REDRAW_S)
     except KeyboardInterrupt:
         return CODES[found.state] if found is not None else CODES[condition.UNKNOWN]
 
@@ -90,16 +89,11 @@ def _watch(args: Mapping[str, Any], how: Look) -> int:
 def _screen(how: Look) -> Iterator[Any]:
     """A function that paints a condition: over the last one on a terminal, below it in a pipe.
 
-    The terminal gets its own content and its cursor back, also when the process is terminated.
+    At the end the terminal gets its own content and its cursor back.
     """
-
-    def terminated(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     if not how.terminal or how.json:
         yield lambda found: _append(found, how)
         return
-    before = signal.signal(signal.SIGTERM, terminated)
     # xterm's control sequences: alternate screen, cursor off, no wrapping of long lines.
     sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[?7l")
     try:
@@ -107,7 +101,6 @@ def _screen(how: Look) -> Iterator[Any]:
     finally:
         sys.stdout.write("\x1b[?7h\x1b[?25h\x1b[?1049l")
         sys.stdout.flush()
-        signal.signal(signal.SIGTERM, before)
 
 
 def _append(found: Condition, how: Look) -> None:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from cli import events, known, place, render, times
+from cli import events, interrupts, known, place, render, times
 from cli.alerts import severity
 from cli.events import Event
 from cli.known import Known
@@ -39,19 +39,24 @@ def main(args: Mapping[str, Any]) -> int:
     least, pattern = severity(args), args["--rule"] or "*"
     where = place.find(args)
     known.require(where)
-    feed = Feed(where)
-    shown = [event for event in feed.first() if wanted(event, least, pattern)][-FIRST_EVENTS:]
-    if not how.json:
-        render.note(f"watching {where.alert_log}: Ctrl-C ends")
+
+    def show(fresh: list[Event]) -> None:
+        for event in fresh:
+            _show(event, how)
+        sys.stdout.flush()
+
     try:
-        with woken(where.alert_log) as bell:
-            while True:
-                for event in shown:
-                    _show(event, how)
-                sys.stdout.flush()
-                bell.wait(POLL_S)
-                bell.clear()
-                shown = [event for event in feed.step() if wanted(event, least, pattern)]
+        with interrupts.only_while_waiting() as pause:
+            feed = Feed(where)
+            first = [event for event in feed.first() if wanted(event, least, pattern)]
+            if not how.json:
+                render.note(f"watching {where.alert_log}: Ctrl-C ends")
+            show(first[-FIRST_EVENTS:])
+            with woken(where.alert_log) as bell:
+                while True:
+                    show([event for event in feed.step() if wanted(event, least, pattern)])
+                    pause(bell.wait, POLL_S)
+                    bell.clear()
     except KeyboardInterrupt:
         if how.terminal:
             print()
