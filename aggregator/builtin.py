@@ -2,8 +2,8 @@
 
 Data like those of a file, which can change or replace each by its name.  They watch what every
 engine records, and what the aggregator samples itself: ``engine_down``, ``records_lost``,
-``alerts_lost``, ``disk_used_pct``, ``day_files_evicted``, ``artifact_age_hours``,
-``delivery_failing``, ``pipeline_restarts``.
+``alerts_lost``, ``alert_lines_missing``, ``disk_used_pct``, ``day_files_evicted``,
+``artifact_age_hours``, ``delivery_failing``, ``pipeline_restarts``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -119,6 +119,13 @@ def _own_health(artifact_staleness_hours: float, disk_alert_pct: float) -> Itera
             strict=True,
             message="{value} lost in {window}: {note}",
         )
+    yield Rule(
+        "records_lost",
+        "alert_lines_missing",
+        above={CRITICAL: Level(0.0)},
+        strict=True,
+        message="{value} lines missing in the alert log within an hour{note}",
+    )
     yield Rule(
         "delivery_failing",
         "delivery_failing",

@@ -80,7 +80,9 @@ def artifact_samples(paths: Sequence[str], now_s: float) -> Iterator[Sample]:
 
 
 def delivery_samples(alerts_db: Path) -> Iterator[Sample]:
-    """Whether each plugin keeps failing, as the notifier last reported it."""
+    """Whether each plugin keeps failing, and how many lines the notifier missed in the alert log,
+    as it last reported it.
+    """
     try:
         with contextlib.closing(ledger.open_readonly(alerts_db)) as db:
             report = ledger.health(db)
@@ -90,6 +92,10 @@ def delivery_samples(alerts_db: Path) -> Iterator[Sample]:
         name = str(plugin["plugin"])
         note = f"plugin {name}: {plugin['last_error'] or 'deliveries fail'}"
         yield Sample("delivery_failing", {"plugin": name}, float(plugin["failing"]), "", note)
+    missing = report.get("missing")
+    if missing is not None:
+        note = f", the newest are {missing['newest']}" if missing["newest"] else ""
+        yield Sample("alert_lines_missing", {}, float(missing["lines"]), "", note)
 
 
 def death_samples(deaths: Sequence[tuple[str, int | None]]) -> Iterator[Sample]:

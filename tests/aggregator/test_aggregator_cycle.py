@@ -23,8 +23,9 @@ from aggregator.cycle import SECOND_NS, Aggregator
 from aggregator.dayline import Record
 from aggregator.dayreader import read_records
 from aggregator.settings import Settings
-from notifier.alert import Kind, Transition
+from notifier.alert import Kind, Severity, Transition
 from notifier.alertlog import Position, read
+from notifier.keeper import Keeper
 from ringbuf import Recorder
 from tests.segments import unlink_segments
 
@@ -149,6 +150,28 @@ def test_lost_records_are_counted_once_shown_on_the_engines_rows_and_told(desk: 
     with contextlib.closing(query.open_readonly(desk.folder / "data" / "rollups.db")) as db:
         rows = list(query.metrics(db, interval_s=300, start_s=0, end_s=2**40))
     assert {row["lost"] for row in rows} == {3000 - 1023}
+
+
+def test_lines_missing_in_the_alert_log_are_critical_until_an_hour_has_passed(desk: Desk) -> None:
+    """The notifier counts them, the aggregator tells; zero is no alert."""
+    keeper, book = Keeper.open(desk.folder / "data" / "alerts.db")
+
+    def report(lines: int, newest: str | None) -> None:
+        missing = {"lines": lines, "newest": newest}
+        book.changes.meta["health"] = json.dumps({"plugins": [], "missing": missing})
+        keeper.save(book.changes, {})
+        desk.run()
+
+    report(0, None)
+    report(3, "5..7")
+    report(0, None)
+    keeper.close()
+    assert desk.story() == [("records_lost", "fired"), ("records_lost", "resolved")]
+    fired = desk.transitions()[0]
+    assert fired.severity is Severity.CRITICAL
+    assert fired.message.endswith(
+        "3 lines missing in the alert log within an hour, the newest are 5..7"
+    )
 
 
 @settings(

@@ -353,11 +353,12 @@ def test_new_levels_of_a_built_in_rule_take_the_place_of_the_old_ones(tmp_path: 
 def test_of_several_built_in_rules_of_a_name_the_first_gets_the_levels(tmp_path: Path) -> None:
     """The others are about something else; a session is for all of them."""
     text = '[[rule]]\nname = "records_lost"\nabove = {warning = 50}\nfor = "5s"'
-    first, second = (
+    first, *others = (
         each for each in parse(tmp_path, text, builtin_rules()).rules if each.name == "records_lost"
     )
     assert (first.metric, first.above, first.for_s) == ("records_lost", {WARNING: Level(50)}, 5)
-    assert (second.metric, second.above, second.for_s) == ("alerts_lost", {CRITICAL: Level(0)}, 5)
+    assert {each.metric for each in others} == {"alerts_lost", "alert_lines_missing"}
+    assert all((each.above, each.for_s) == ({CRITICAL: Level(0)}, 5) for each in others)
 
 
 def test_a_rule_with_a_metric_replaces_a_built_in_one(tmp_path: Path) -> None:
