@@ -28,6 +28,7 @@ _STYLES = {
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.:-=+*#"
 SPARK_WIDTH = 24
+_INDENT = 2  # columns before the rest of a line that doesn't fit
 _FOLDED = 12  # columns that a text still needs to be readable when it folds
 
 
@@ -99,14 +100,18 @@ def json_text(value: object) -> str:
 
 
 def line(how: Look, *cells: Cell) -> None:
-    """Print one line of *cells*, joined by spaces."""
+    """Print one line of *cells*, joined by spaces; on a terminal what doesn't fit is indented."""
     if not how.terminal:
         print(" ".join(_plain(cell) for cell in cells))
         return
     from rich.text import Text
 
     text = Text(" ").join(Text(_plain(cell), style=_style(cell)) for cell in cells)
-    console(how).print(text, overflow="fold")
+    screen = console(how)
+    if text.cell_len > screen.width > 2 * _INDENT:
+        lines = text.wrap(screen, screen.width - _INDENT, overflow="fold")
+        text = Text("\n" + " " * _INDENT).join(lines)
+    screen.print(text, overflow="fold")
 
 
 def table(how: Look, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:

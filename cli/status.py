@@ -6,8 +6,8 @@ Exits like a monitoring plugin: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
 import contextlib
 import io
 import os
+import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -80,7 +80,7 @@ def _watch(args: Mapping[str, Any], how: Look) -> int:
             while True:
                 found = gather(place.find(args))
                 paint(found)
-                pause(time.sleep, REDRAW_S)
+                pause(_until_resized, REDRAW_S)
     except KeyboardInterrupt:
         return CODES[found.state] if found is not None else CODES[condition.UNKNOWN]
 
@@ -94,6 +94,7 @@ def _screen(how: Look) -> Iterator[Any]:
     if not how.terminal or how.json:
         yield lambda found: _append(found, how)
         return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGWINCH})  # it is waited for
     # xterm's control sequences: alternate screen, cursor off, no wrapping of long lines.
     sys.stdout.write("\x1b[?1049h\x1b[?25l\x1b[?7l")
     try:
@@ -101,6 +102,12 @@ def _screen(how: Look) -> Iterator[Any]:
     finally:
         sys.stdout.write("\x1b[?7h\x1b[?25h\x1b[?1049l")
         sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _until_resized(seconds: float) -> None:
+    """Wait, but not with a screen drawn for a window of another size."""
+    signal.sigtimedwait({signal.SIGWINCH}, seconds)
 
 
 def _append(found: Condition, how: Look) -> None:

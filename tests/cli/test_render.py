@@ -153,13 +153,13 @@ def test_terminal_output_takes_markup_in_data_as_text(monkeypatch):
     assert "\x1b[1;31mcritical" in written
 
 
-def on_narrow_terminal(monkeypatch, columns, rows):
-    """What a terminal of 40 columns without colour shows."""
+def on_narrow_terminal(monkeypatch, *shown):
+    """What a terminal of 40 columns without colour shows of a table, or of one line."""
     stream = Terminal()
     monkeypatch.setattr("sys.stdout", stream)
     for name, value in {"TERM": "xterm", "COLUMNS": "40", "NO_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
-    render.table(render.look({}), columns, rows)
+    (render.table if isinstance(shown[0], list) else render.line)(render.look({}), *shown)
     monkeypatch.undo()
     return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in stream.text.splitlines()]
 
@@ -182,3 +182,10 @@ def test_rows_become_cards_where_no_table_fits(monkeypatch):
     assert lines[:2] == ["id abcdefgh  severity critical", "  since 2026-01-31 09:15"]
     assert len(lines) == 6
     assert "ack" not in "".join(lines)
+
+
+def test_the_rest_of_a_long_line_is_indented(monkeypatch):
+    """So that one sees where the next one begins; words stay whole where they fit."""
+    lines = on_narrow_terminal(monkeypatch, "2026-01-31 09:15", "fired", "connection_lost engine=x")
+    assert lines == ["2026-01-31 09:15 fired connection_lost", "  engine=x"]
+    assert on_narrow_terminal(monkeypatch, "x" * 60) == ["x" * 38, "  " + "x" * 22]
