@@ -8,7 +8,7 @@ time passes without records.
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,42 @@ from notifier.alert import Transition
 MAIN, BASE, GATE = 0, 1, 2
 
 
-@dataclass(frozen=True, slots=True)
 class Records:
-    """Records of one input in time order.
+    """Records of one input in time order, shape (n,), n >= 1, picked from a batch.
 
-    Shape (n,) each, n >= 1; int64, int64, float64, int64; times and values contiguous.
+    ``times`` (int64) and ``values`` (float64) are contiguous; what few rules ask for, ``seqs`` and
+    ``gids``, is picked when they do.
     """
 
-    times: IntArray
-    seqs: IntArray
-    values: FloatArray
-    gids: IntArray
+    def __init__(
+        self,
+        times: IntArray,
+        values: FloatArray,
+        places: IntArray,
+        batch_seqs: IntArray,
+        batch_gids: IntArray,
+    ) -> None:
+        """Args:
+        places: shape (n,), where in the batch, shape (m,), each record is.
+        """
+        self.times = times
+        self.values = values
+        self._places = places
+        self._batch = batch_seqs, batch_gids
+
+    @cached_property
+    def seqs(self) -> IntArray:
+        """Shape (n,), int64."""
+        return self._batch[0][self._places].astype(np.int64, copy=False)
+
+    @cached_property
+    def gids(self) -> IntArray:
+        """Shape (n,), int64, ids of series."""
+        return self._batch[1][self._places]
 
     def pick(self, which: Any) -> "Records":
         """Some of them, by mask, slice or indices."""
-        return Records(self.times[which], self.seqs[which], self.values[which], self.gids[which])
+        return Records(self.times[which], self.values[which], self._places[which], *self._batch)
 
 
 class Life:

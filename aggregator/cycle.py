@@ -49,7 +49,8 @@ _MAX_ATTEMPTS = 3
 DRAIN_S = 5.0
 # Pending alerts in the health report; it is written each second.
 _PENDING_SHOWN = 100
-# How often the folder of the rings is asked for newcomers: one stat, a few microseconds.
+# How often the folder of the rings is asked for newcomers, and the clock of a ring without news is
+# moved on; in between a ring costs a look at its cursors.
 _PEEK_NS = 50_000_000
 # How long a writer may take between a record's time and its publication before rules count it late.
 _PUBLISHING_NS = 5_000_000
@@ -72,7 +73,11 @@ class Aggregator:
         self._data_dir = Path(settings.monitoring_data_dir)
         self._base_s = settings.monitoring_aggregation_interval_seconds
         log_dir = Path(settings.monitoring_log_dir) / "alerts"
-        self._store = Store.open(self._data_dir / "rollups.db", self._base_s)
+        self._store = Store.open(
+            self._data_dir / "rollups.db",
+            self._base_s,
+            rolling=settings.monitoring_enable_aggregation,
+        )
         self._anchor = self._restore_anchor()
         self._buffer = RollupBuffer(self._base_s)
         self._series: dict[tuple[str, str, tuple[tuple[str, str], ...]], int] = {}
@@ -126,10 +131,13 @@ class Aggregator:
         self._now_ns = now_ns
         done = 0
         transitions: list[Transition] = []
+        is_peek = now_ns >= self._next_peek_ns
+        due_ns = now_ns + self._anchor.steady_ns - _PUBLISHING_NS
         for ring in self._rings.open.values():
-            done += self._drain(ring, transitions)
-            done += self._drain_texts(ring, transitions)
-        if now_ns >= self._next_peek_ns:
+            if ring.has_news or is_peek or self._evaluator.due_ns(ring.uuid) < due_ns:
+                done += self._drain(ring, transitions)
+                done += self._drain_texts(ring, transitions)
+        if is_peek:
             self._next_peek_ns = now_ns + _PEEK_NS
             self._peek()
         if now_ns >= self._next_second_ns:
@@ -193,12 +201,13 @@ class Aggregator:
             ids = ring.series_ids(records["series"])
             times = self._past(records["time_ns"])
             wall_ns = times + self._anchor.wall_ns
+            values = np.ascontiguousarray(records["value"])
             if self._configuration.settings.monitoring_enable_aggregation:
-                self._buffer.add(ids, wall_ns, records["value"])
+                self._buffer.add(ids, wall_ns, values)
             self._historian.resume(ring, self._anchor.wall_ns)
             self._historian.add(ring, batch, ids, wall_ns)
             transitions += self._evaluator.observe(
-                ring.uuid, ids, records["seq"], times + self._anchor.steady_ns, records["value"]
+                ring.uuid, ids, records["seq"], times + self._anchor.steady_ns, values
             )
         if count and ring.gap_unknown:
             ring.gap_unknown = False

@@ -12,6 +12,7 @@ from types import FrameType
 from aggregator.configuration import Configuration
 from aggregator.cycle import DRAIN_S, Aggregator
 from aggregator.locks import hold
+from aggregator.memory import keep_freed
 from notifier import logs
 
 # How long the loop sleeps between records: one waits 1 ms on average; in a quiet market, in which
@@ -44,6 +45,7 @@ def main(
     signal.signal(signal.SIGTERM, note)
     signal.signal(signal.SIGHUP, note)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed()
     # Formatting day files must not make the loop wait 5 ms, Python's default, for its turn.
     sys.setswitchinterval(SWITCH_S)
     lock = Path(settings.monitoring_data_dir) / "aggregator.lock"

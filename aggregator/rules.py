@@ -178,9 +178,7 @@ class Evaluator:
                 at_ns = times[where]
                 if int(at_ns[0]) < applied.floor_ns:
                     at_ns = np.maximum(at_ns, applied.floor_ns)
-                records[part] = Records(
-                    at_ns, seqs[where].astype(np.int64, copy=False), values[where], gids[where]
-                )
+                records[part] = Records(at_ns, values[where], where, seqs, gids)
             applied.feed(records, life)
             origin.planned(applied)
 
@@ -199,6 +197,10 @@ class Evaluator:
 
     def _leave(self) -> list[Transition]:
         return in_order(self._out) if self._out else []
+
+    def due_ns(self, source: str) -> int:
+        """When something is due on a series of *source*, if it records nothing until then."""
+        return self._state.source(source).due_ns
 
     def advance(self, source: str, watermark_ns: int) -> list[Transition]:
         """Let time pass: every record of *source* before *watermark_ns* has been observed.

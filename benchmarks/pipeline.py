@@ -53,8 +53,10 @@ def rollups(title: str, *, day_files: bool) -> None:
     """
     from aggregator.configuration import configure
     from aggregator.cycle import Aggregator
+    from aggregator.memory import keep_freed
     from aggregator.settings import Settings
 
+    keep_freed()  # as the aggregator's process does
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(

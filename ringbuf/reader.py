@@ -105,10 +105,12 @@ class RingReader(Progress):
         """Drop what isn't the record it should be: damage, counted and never raised."""
         if not len(records):
             return records  # all of it was overwritten during the copy
-        if int(records["series"].max()) >= len(self._series):
+        top = int(records["series"].max())
+        if top >= len(self._series):
             self.refresh()
         good = records["seq"] == np.arange(first, first + len(records))
-        good &= records["series"] < len(self._series)
+        if top >= len(self._series):
+            good &= records["series"] < len(self._series)
         if good.all():
             return records
         bad = len(records) - int(np.count_nonzero(good))
