@@ -11,4 +11,6 @@ venv=${VENV:-.venv}
 "$venv/bin/ruff" format --check
 "$venv/bin/mypy"
 rm -f .coverage .coverage.*
-"$venv/bin/python" -m pytest --cov --cov-report=term "$@"
+# The tests start some hundred processes: their modules are compiled once, not in each.
+unset PYTHONDONTWRITEBYTECODE
+"$venv/bin/python" -m pytest --numprocesses=auto --dist=worksteal --cov --cov-report=term "$@"
