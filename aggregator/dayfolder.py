@@ -18,6 +18,7 @@ from typing import BinaryIO
 from aggregator.interval import DAY_S, NS_PER_S
 
 DAY_NS = DAY_S * NS_PER_S
+FOLDER = "archive"  # in the data directory, beside the store of rollups
 CLOSED, OPEN, DAMAGED, UNFINISHED = "", ".part", ".damaged", ".tmp"
 
 _NAME = re.compile(

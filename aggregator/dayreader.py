@@ -6,14 +6,15 @@ damage.  Needs no numpy and changes nothing.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from aggregator import dayfile, dayfolder
-from aggregator.dayfile import MemberDamaged
+from aggregator.dayfile import Member, MemberDamaged
 from aggregator.dayfolder import CLOSED, DAY_NS, OPEN
 from aggregator.dayline import Decoder, Record
 
@@ -60,7 +61,8 @@ def read_records(
         with ExitStack() as stack:
             for name, file in _opened(directory, day, trouble, stack):
                 try:
-                    yield from _records(file, decoder, start_ns, end_ns, trouble)
+                    for member in dayfile.members(file):
+                        yield from _records(file, member, decoder, start_ns, end_ns, trouble)
                 except OSError as error:
                     trouble.unreadable[name] = error.strerror or str(error)
 
@@ -88,21 +90,118 @@ def _opened(
 
 
 def _records(
-    file: BinaryIO, decoder: Decoder, start_ns: int, end_ns: int, trouble: Trouble
+    file: BinaryIO,
+    member: Member,
+    decoder: Decoder,
+    start_ns: int,
+    end_ns: int,
+    trouble: Trouble,
 ) -> Iterator[Record]:
-    for member in dayfile.members(file):
-        cover = member.cover
-        if cover is not None and not (cover.last_ns >= start_ns and cover.first_ns < end_ns):
-            continue
-        try:
-            for block in dayfile.lines(file, member):
-                for line in block:
-                    try:
-                        record = decoder.decode(line)
-                    except ValueError:
-                        trouble.bad_lines += 1
-                        continue
-                    if record is not None and start_ns <= record.time_ns < end_ns:
-                        yield record
-        except MemberDamaged:
-            trouble.damaged_members += 1
+    cover = member.cover
+    if cover is not None and not (cover.last_ns >= start_ns and cover.first_ns < end_ns):
+        return
+    try:
+        for block in dayfile.lines(file, member):
+            for line in block:
+                try:
+                    record = decoder.decode(line)
+                except ValueError:
+                    trouble.bad_lines += 1
+                    continue
+                if record is not None and start_ns <= record.time_ns < end_ns:
+                    yield record
+    except MemberDamaged:
+        trouble.damaged_members += 1
+
+
+class Windows:
+    """Reads many windows of time, given in their order, without looking at all of a day's members
+    for each: where they are and what they cover is remembered, of one day at a time.
+
+    Args:
+        decoder: for the wanted series.
+        trouble: counts what had to be passed over, each of it once.
+    """
+
+    def __init__(self, directory: Path, decoder: Decoder, trouble: Trouble) -> None:
+        self._directory = directory
+        self._decoder = decoder
+        self._trouble = trouble
+        self._files = ExitStack()
+        self._day = ""
+        self._open: list[_Known] = []
+
+    def records(self, days: Iterable[str], start_ns: int, end_ns: int) -> Iterator[Record]:
+        """Records of [start_ns, end_ns) in the files of *days*, which are in order."""
+        for day in days:
+            if day != self._day:
+                self._turn_to(day)
+            for each in self._open:
+                try:
+                    yield from each.records(self._decoder, start_ns, end_ns, self._trouble)
+                except OSError as error:
+                    self._trouble.unreadable[each.name] = error.strerror or str(error)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._files.close()
+        self._day, self._open = "", []
+
+    def _turn_to(self, day: str) -> None:
+        self.close()
+        self._day = day
+        for name, file in _opened(self._directory, day, self._trouble, self._files):
+            try:
+                self._open.append(_Known(name, file))
+            except OSError as error:
+                self._trouble.unreadable[name] = error.strerror or str(error)
+
+
+class _Known:
+    """The members of one file: offsets and covered times, 24 bytes each."""
+
+    def __init__(self, name: str, file: BinaryIO) -> None:
+        self.name = name
+        self._file = file
+        self._places = array("q")
+        for member in dayfile.members(file):
+            cover = member.cover
+            span = (cover.first_ns, cover.last_ns) if cover else (-(1 << 63), (1 << 63) - 1)
+            self._places.extend((member.offset, *span))
+        self._seen = bytearray(len(self._places) // 3)
+
+    def records(
+        self, decoder: Decoder, start_ns: int, end_ns: int, trouble: Trouble
+    ) -> Iterator[Record]:
+        places = self._places
+        for number in range(len(places) // 3):
+            if places[3 * number + 2] < start_ns or places[3 * number + 1] >= end_ns:
+                continue
+            member = next(dayfile.members(self._file, places[3 * number]), None)
+            if member is None:
+                continue
+            once = Trouble() if self._seen[number] else trouble
+            self._seen[number] = 1
+            yield from _records(self._file, member, decoder, start_ns, end_ns, once)
+
+
+def newest_ns(directory: Path) -> int | None:
+    """The time of the newest record in the day files, as their members say; None without any.
+
+    Raises:
+        OSError: the directory can't be read.
+    """
+    days = sorted({e.day for e in dayfolder.entries(directory)[0] if e.suffix in (OPEN, CLOSED)})
+    for day in reversed(days):
+        newest = -1
+        with ExitStack() as stack:
+            for _, file in _opened(directory, day, Trouble(), stack):
+                covers = (member.cover for member in dayfile.members(file))
+                newest = max((c.last_ns for c in covers if c is not None), default=newest)
+        if newest < 0:  # members that others made say nothing
+            begin_ns = dayfolder.start_ns(day)
+            records = read_records(directory, begin_ns, begin_ns + DAY_NS)
+            newest = max((record.time_ns for record in records), default=newest)
+        if newest >= 0:
+            return newest
+    return None

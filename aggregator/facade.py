@@ -17,6 +17,8 @@ from typing import Any, Self
 
 from aggregator import query
 from aggregator.configuration import configure
+from aggregator.dayfolder import FOLDER
+from aggregator.dayrows import DayRows
 from aggregator.launch import LaunchError, launch, wait_until_ready
 from aggregator.settings import Settings
 from notifier import standing
@@ -136,8 +138,7 @@ class MonitoringService:
     def get_aggregated_metrics(
         self, start: datetime, end: datetime, interval: str = "5m"
     ) -> list[dict[str, Any]]:
-        """Rollups that begin in [*start*, *end*), as rows with the fields of ``metrics show
-        --json``.
+        """History in [*start*, *end*), as rows with the fields of ``metrics show --json``.
 
         Raises:
             ValueError: *interval* is no multiple of the base interval, or a time has no offset.
@@ -151,6 +152,7 @@ class MonitoringService:
                 interval_s=query.parse_interval(interval),
                 start_s=int(start.timestamp()),
                 end_s=int(end.timestamp()),
+                days=DayRows(self._data_dir / FOLDER),
             )
             return list(rows)
 

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from aggregator import gaps
+from aggregator.gaps import Gap
 from aggregator.interval import DAY_S, HOUR_S
-from aggregator.schema import DAILY, HOURLY, StoreError, Tier
+from aggregator.schema import DAILY, HOURLY, StoreError, Tier, canonical, clean
 
-# start, interval_s, series, count, total, minimum, maximum, p50, p90, p99, p999, buckets; the
+# start, interval_s, series, count, skipped, total, minimum, maximum, p50, p90, p99, p999, buckets.
+# Of the count, those skipped are in no other number: day files may be thinned, rollups aren't.  The
 # buckets are None where the reader said that it won't merge the row.
 Row = tuple[Any, ...]
-_NUMBERS = "count, total, minimum, maximum, p50, p90, p99, p999"
+COUNT, SKIPPED, BUCKETS = 3, 4, 12
+_NUMBERS = "count, 0, total, minimum, maximum, p50, p90, p99, p999"
 # With fewer than one series in so many wanted, single rows are looked up instead of a range read.
 _SPARSE = 8
 
@@ -41,6 +45,7 @@ class Settled:
     mixed: bool  # rows of other base intervals may be there
     base_from_s: int
     hourly_from_s: int
+    gaps: tuple[Gap, ...] = ()  # when not all was rolled up
 
     @property
     def base(self) -> Tier:
@@ -53,7 +58,9 @@ class Wanted:
 
     def __init__(self, db: sqlite3.Connection, metric: str, match: Mapping[str, str]) -> None:
         rows = fetch(db, "SELECT id, metric, labels, unit FROM series ORDER BY 2, 3, 4")
+        self.metric, self.match = metric, match
         self.series: dict[int, Named] = {}
+        self._numbers: dict[tuple[str, str, str], int] = {}
         for number, name, text, unit in rows:
             if metric != "*" and not fnmatchcase(name, metric):
                 continue
@@ -63,10 +70,31 @@ class Wanted:
                 for label, pattern in match.items()
             ):
                 self.series[number] = Named(name, unit, labels, labels.get("engine"))
-        self.order = {number: place for place, number in enumerate(self.series)}
+        self._order = {number: place for place, number in enumerate(self.series)}
         self.everything = len(self.series) == len(rows)
         self.sparse = len(self.series) * _SPARSE < len(rows)
         self.listed = ", ".join(map(str, self.series))  # whole numbers: safe inside a statement
+        self.last = max(self.series, default=0)
+
+    def number(self, metric: str, unit: str, labels: Mapping[str, str]) -> int:
+        """The number of a wanted series; the store may not know it, then it gets a negative one."""
+        if not self._numbers:
+            for number, each in self.series.items():
+                self._numbers[each.metric, canonical(each.labels), each.unit] = number
+        key = (clean(metric), canonical(labels), clean(unit))
+        known = self._numbers.get(key)
+        if known is None:
+            known = self._numbers[key] = min(-1, min(self.series, default=0) - 1)
+            self.series[known] = Named(key[0], key[2], dict(labels), labels.get("engine"))
+        return known
+
+    @property
+    def order(self) -> dict[int, int]:
+        """The place of each series' number among the answers, in that order."""
+        if len(self._order) != len(self.series):
+            numbers = [self._numbers[each] for each in sorted(self._numbers)]
+            self._order = {number: place for place, number in enumerate(numbers)}
+        return self._order
 
 
 def fetch(db: sqlite3.Connection, sql: str, values: Sequence[object] = ()) -> list[Any]:
@@ -99,6 +127,7 @@ def settled(db: sqlite3.Connection) -> Settled:
         mixed=bool(found.get("base_mixed", 0)),
         base_from_s=found.get("base_from_s", 0),
         hourly_from_s=found.get("hourly_from_s", 0),
+        gaps=gaps.of(found),
     )
 
 
@@ -163,8 +192,9 @@ def _base_rows(
             f" ON start = at AND series IN ({wanted.listed})",
             (start_s, end_s),
         )
-    chosen = "" if wanted.everything else f" AND series IN ({wanted.listed})"
-    return fetch(db, f"{select} base WHERE start >= ? AND start < ?{chosen}", (start_s, end_s))
+    # Of everything, not series that were named only after the reader asked which there are.
+    chosen = f"series <= {wanted.last}" if wanted.everything else f"series IN ({wanted.listed})"
+    return fetch(db, f"{select} base WHERE start >= ? AND start < ? AND {chosen}", (start_s, end_s))
 
 
 class Lost:

@@ -12,6 +12,7 @@ from aggregator.anchor import Anchor
 from aggregator.archive import Archive
 from aggregator.background import Background
 from aggregator.binning import IntArray
+from aggregator.dayfolder import FOLDER
 from aggregator.daywriter import DayFiles
 from aggregator.health import Sample
 from aggregator.history import History
@@ -31,7 +32,7 @@ class Historian:
     """All that the cycle needs of history; none of its methods waits for a disk.
 
     Args:
-        data_dir: with the folder ``archive``.
+        data_dir: with the folder of day files.
         anchor: tells wall time, and rule time, which a clock that is set doesn't move.
         inline: no threads; ``look`` does their work, for tests.
     """
@@ -52,7 +53,7 @@ class Historian:
         self._new_series = False
         self._resumed: set[str] = set()
         self._evicted = 0
-        files = DayFiles(data_dir / "archive")
+        files = DayFiles(data_dir / FOLDER)
         self._history = History(files, settings.monitoring_max_raw_metrics)
         self._archive = Archive(
             files,

@@ -1,29 +1,34 @@
-"""Answers from the rollup store, for the commands and the facade.
+"""Answers from history as a whole, for the commands and the facade.
 
-Averages and quantiles always come from merged counts, sums and buckets, never from other averages
-or quantiles; an interval without records has no row.  Reading changes nothing, and needs neither
-numpy nor the service's settings.
+One code path a question: rows come from the coarsest tier of the rollup store that fits, and for
+times that the store is known not to have all of, from whichever of store and day files has more
+records.  An interval without records has no row.  Reading changes nothing; it needs neither the
+service's settings nor, unless day files must be read, numpy.
 """
 
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from aggregator import fetch, histogram, interval
-from aggregator.fetch import Lost, Named, Row, Settled, Wanted, down, up
+from aggregator import answer, fetch, gaps
+from aggregator.answer import Merged
+from aggregator.fetch import Lost, Row, Settled, Wanted, down, up
+from aggregator.gaps import Gap
 from aggregator.interval import DAY_S, HOUR_S, NS_PER_S
 from aggregator.schema import (
     DAILY,
     HOURLY,
-    QUANTILES,
     StoreError,
     StoreMissing,
     StoreNewer,
     open_readonly,
 )
+
+if TYPE_CHECKING:
+    from aggregator.dayrows import DayRows, Reader
 
 __all__ = [
     "StoreError",
@@ -41,7 +46,7 @@ __all__ = [
 _UNITS_S = {"s": 1, "m": 60, "h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S}
 _LONGEST_S = 400 * DAY_S
 _ROWS_PER_WINDOW = 10_000
-_BUCKETS = 11  # of a row's columns
+_UNNAMED = 100  # series that the store may not know, when a window is chosen
 
 
 def parse_interval(text: str, base_s: int = 300) -> int:
@@ -74,16 +79,29 @@ def base_s(db: sqlite3.Connection) -> int:
     return fetch.settled(db).base_s
 
 
-def newest_s(db: sqlite3.Connection) -> int | None:
-    """The whole second after the newest record, to end a range with; None without any record."""
+def newest_s(db: sqlite3.Connection, days: "DayRows | None" = None) -> int | None:
+    """The whole second after the newest record, to end a range with; None without any record.
+
+    Args:
+        days: where to look for records that were not rolled up; None: only the store counts.
+    """
+    newest_s = None
     for table in ("base", "hourly", "daily"):  # coarser ones alone, when all else has expired
         (newest_ns,) = fetch.fetch(
             db,
             f"SELECT max(last_ns) FROM {table} WHERE start = (SELECT max(start) FROM {table})",
         )[0]
         if newest_ns is not None:
-            return int(newest_ns) // NS_PER_S + 1
-    return None
+            newest_s = int(newest_ns) // NS_PER_S + 1
+            break
+    if days is not None and any(end_s > (newest_s or 0) for _, end_s in fetch.settled(db).gaps):
+        return max(filter(None, (newest_s, days.newest_s())), default=None)
+    return newest_s
+
+
+def lacking(db: sqlite3.Connection, days: "DayRows", start_s: int, end_s: int) -> bool:
+    """Whether day files may have records of [start_s, end_s) that the store hasn't."""
+    return bool(_ranges(fetch.settled(db), days, start_s, end_s))
 
 
 def metrics(
@@ -95,6 +113,7 @@ def metrics(
     metric: str = "*",
     match: Mapping[str, str] | None = None,
     watermark_s: float | None = None,
+    days: "DayRows | None" = None,
 ) -> Iterator[dict[str, Any]]:
     """One row per series and interval that overlaps [start_s, end_s), by time, metric and labels.
 
@@ -108,6 +127,7 @@ def metrics(
         match: label -> pattern; a series without the label doesn't match.
         watermark_s: how far the records have been seen; an interval that ends later is partial.
             Default: the newest record.
+        days: the day files; None: the answer is the store's alone.
 
     Raises:
         ValueError: the interval isn't a multiple of the base interval.
@@ -119,37 +139,48 @@ def metrics(
             f"interval of {interval_s} s: must be a multiple of the base interval of "
             f"{_spoken(known.base_s)}"
         )
+    newest = newest_s(db, days) or 0
+    ranges = _ranges(known, days, down(start_s, interval_s), up(min(end_s, newest), interval_s))
+    # Only where there can be rows, so that nobody walks through empty years.
+    oldest_s = min([low_s for low_s, _ in ranges], default=newest)
+    start_s, end_s = max(start_s, min(oldest_s, fetch.oldest_s(db) or oldest_s)), min(end_s, newest)
     wanted = Wanted(db, metric, match or {})
-    watermark_s = _watermark(db, watermark_s)
-    start_s, end_s = _clipped(db, start_s, end_s)
-    if not wanted.series or start_s >= end_s:
+    if start_s >= end_s or not (wanted.series or ranges):
         return iter(())
-    return _walk(db, known, wanted, interval_s, start_s, end_s, watermark_s)
+    source = _Source(db, known, wanted, days, ranges)
+    watermark_s = newest if watermark_s is None else watermark_s
+    return _walk(source, interval_s, start_s, end_s, watermark_s)
 
 
 def _walk(
-    db: sqlite3.Connection,
-    known: Settled,
-    wanted: Wanted,
-    interval_s: int,
-    start_s: int,
-    end_s: int,
-    watermark_s: float,
+    source: "_Source", interval_s: int, start_s: int, end_s: int, watermark_s: float
 ) -> Iterator[dict[str, Any]]:
+    db, known, wanted = source.db, source.known, source.wanted
     coarsest = next(t for t in (DAILY, HOURLY, known.base) if interval_s % t.interval_s == 0)
     start_s, end_s = down(start_s, interval_s), up(end_s, interval_s)
-    for tier, step_s, from_s, last_s in fetch.segments(coarsest, interval_s, start_s, end_s, known):
-        per_interval = len(wanted.series) * (step_s // tier.interval_s)
-        window_s = step_s * max(1, _ROWS_PER_WINDOW // per_interval)
-        while from_s < last_s:
-            to_s = min(down(from_s + window_s, step_s), last_s)
-            with fetch.snapshot(db):
-                rows = fetch.rows_between(
-                    db, tier, wanted, known, from_s, to_s, merging=step_s != tier.interval_s
-                )
-                lost = Lost(db, from_s, to_s)
-            yield from _by_interval(rows, wanted, step_s, lost, watermark_s)
-            from_s = to_s
+    with source.reader() as reader:
+        for tier, step_s, low_s, high_s in fetch.segments(
+            coarsest, interval_s, start_s, end_s, known
+        ):
+            for (from_s, last_s), is_lacking in gaps.split(low_s, high_s, step_s, source.ranges):
+                series = max(len(wanted.series), _UNNAMED * is_lacking)
+                rows_each = series * (1 if is_lacking else step_s // tier.interval_s)
+                window_s = step_s * max(1, _ROWS_PER_WINDOW // rows_each)
+                while from_s < last_s:
+                    to_s = min(down(from_s + window_s, step_s), last_s)
+                    if reader is not None and is_lacking:
+                        both = reader.whole(db, known, from_s, to_s)
+                        lost = Lost(db, from_s, to_s)
+                        yield from answer.merged(both, wanted, step_s, lost, watermark_s)
+                    else:
+                        merging = step_s != tier.interval_s
+                        with fetch.snapshot(db):
+                            rows = fetch.rows_between(
+                                db, tier, wanted, known, from_s, to_s, merging=merging
+                            )
+                            lost = Lost(db, from_s, to_s)
+                        yield from answer.by_interval(rows, wanted, step_s, lost, watermark_s)
+                    from_s = to_s
 
 
 def summary(
@@ -160,6 +191,7 @@ def summary(
     metric: str = "*",
     match: Mapping[str, str] | None = None,
     watermark_s: float | None = None,
+    days: "DayRows | None" = None,
 ) -> Iterator[dict[str, Any]]:
     """One row per series for the whole range, merged; like those of metrics().
 
@@ -167,127 +199,63 @@ def summary(
     """
     known = fetch.settled(db)
     wanted = Wanted(db, metric, match or {})
-    watermark_s = _watermark(db, watermark_s)
+    if watermark_s is None:
+        watermark_s = newest_s(db, days) or 0
     low_s, high_s = fetch.outward(start_s, end_s, known)
-    merged: dict[int, _Merged] = {}
+    source = _Source(db, known, wanted, days, _ranges(known, days, low_s, high_s))
+    pieces = gaps.split(low_s, high_s, known.base_s, source.ranges)
+    merged: dict[int, Merged] = {}
     with fetch.snapshot(db):
-        for tier, from_s, to_s in fetch.pieces(low_s, high_s, (DAILY, HOURLY, known.base)):
-            for row in fetch.rows_between(db, tier, wanted, known, from_s, to_s, merging=True):
-                known_row = merged.get(row[2])
-                if known_row is None:
-                    merged[row[2]] = _Merged(row)
-                else:
-                    known_row.add(row)
+        for ends, is_lacking in pieces:
+            for tier, *part in fetch.pieces(*ends, (DAILY, HOURLY, known.base)):
+                if not is_lacking:
+                    rows = fetch.rows_between(db, tier, wanted, known, *part, merging=True)
+                    _add(merged, rows)
         lost = Lost(db, low_s, high_s)
-    for number in wanted.series:
+    with source.reader() as reader:
+        for ends, is_lacking in pieces:
+            if reader is not None and is_lacking:
+                _add(merged, reader.whole(db, known, *ends))
+    for number in wanted.order:
         if number in merged:
-            numbers = merged[number].numbers()
-            yield _answer(wanted.series[number], low_s, high_s - low_s, numbers, lost, watermark_s)
+            series, numbers = wanted.series[number], merged[number].numbers()
+            yield answer.answer(series, low_s, high_s - low_s, numbers, lost, watermark_s)
 
 
-def _watermark(db: sqlite3.Connection, watermark_s: float | None) -> float:
-    return (newest_s(db) or 0) if watermark_s is None else watermark_s
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What rows come from: the store and, for some times, the day files as well."""
+
+    db: sqlite3.Connection
+    known: Settled
+    wanted: Wanted
+    days: "DayRows | None"
+    ranges: list[Gap]
+
+    def reader(self) -> "AbstractContextManager[Reader | None]":
+        """Of both together; None where the store alone answers."""
+        if self.days is None or not self.ranges:
+            return nullcontext()
+        return self.days.reader(self.wanted, self.ranges)
 
 
-def _clipped(db: sqlite3.Connection, start_s: int, end_s: int) -> tuple[int, int]:
-    """The part of a range in which there can be rows, so that nobody walks through empty years."""
-    oldest, newest = fetch.oldest_s(db), newest_s(db)
-    if oldest is None or newest is None:
-        return 0, 0
-    return max(start_s, oldest), min(end_s, newest)
-
-
-class _Merged:
-    """Rows of one series added up."""
-
-    __slots__ = ("buckets", "count", "maximum", "minimum", "total")
-
-    def __init__(self, row: Row) -> None:
-        _, _, _, self.count, self.total, self.minimum, self.maximum, *_, blob = row
-        self.buckets = histogram.decode(blob)
-
-    def add(self, row: Row) -> None:
-        _, _, _, count, total, minimum, maximum, *_, blob = row
-        self.count += count
-        self.total = interval.add_totals(self.total, total)
-        self.minimum = min(self.minimum, minimum)
-        self.maximum = max(self.maximum, maximum)
-        histogram.add_into(self.buckets, histogram.decode(blob))
-
-    def numbers(self) -> tuple[Any, ...]:
-        """The columns of a row from the count on, without buckets."""
-        quantiles = histogram.quantiles(self.buckets, QUANTILES, self.minimum, self.maximum)
-        return (self.count, self.total, self.minimum, self.maximum, *quantiles)
-
-
-def _by_interval(
-    rows: list[Row], wanted: Wanted, interval_s: int, lost: Lost, watermark_s: float
-) -> Iterator[dict[str, Any]]:
-    """Merge rows into intervals; a row whose own interval doesn't divide that stays by itself."""
-    order, named = wanted.order, wanted.series
-    if all(row[_BUCKETS] is None for row in rows):  # rows that have their interval to themselves
-        if len(named) > 1:
-            rows.sort(key=lambda row: (row[0], order[row[2]]))
-        for row in rows:
-            yield _answer(named[row[2]], row[0], row[1], row[3:_BUCKETS], lost, watermark_s)
-        return
-    single: dict[tuple[int, int, int], Row] = {}
-    merged: dict[tuple[int, int, int], _Merged] = {}
+def _add(merged: dict[int, Merged], rows: Iterable[Row]) -> None:
     for row in rows:
-        step_s = row[1] if interval_s % row[1] else interval_s
-        cell = (row[0] - row[0] % step_s, order[row[2]], step_s)
-        if cell not in single:
-            single[cell] = row
-        elif cell in merged:
-            merged[cell].add(row)
+        known = merged.get(row[2])
+        if known is None:
+            merged[row[2]] = Merged(row)
         else:
-            merged[cell] = _Merged(single[cell])
-            merged[cell].add(row)
-    for cell, row in sorted(single.items()):
-        numbers = merged[cell].numbers() if cell in merged else row[3:_BUCKETS]
-        yield _answer(named[row[2]], cell[0], cell[2], numbers, lost, watermark_s)
+            known.add(row)
 
 
-def _answer(
-    series: Named, start_s: int, step_s: int, numbers: Row, lost: Lost, watermark_s: float
-) -> dict[str, Any]:
-    count, total, minimum, maximum, p50, p90, p99, p999 = numbers
-    end_s = start_s + step_s
-    return {
-        "metric": series.metric,
-        "labels": series.labels,
-        "unit": series.unit,
-        "interval_start": _stamp(start_s),
-        "interval_end": _stamp(end_s),
-        "interval_seconds": step_s,
-        "count": count,
-        "min": minimum,
-        "max": maximum,
-        "avg": interval.average(total, count, minimum, maximum),
-        "sum": total,
-        "p50": p50,
-        "p90": p90,
-        "p99": p99,
-        "p999": p999,
-        "lost": lost.between(series.engine, start_s, end_s) if lost.booked else 0,
-        "partial": end_s > watermark_s,
-    }
-
-
-def _stamp(at_s: int) -> str:
-    """Whole seconds as RFC 3339 in UTC, such as 2026-01-31T09:15:00Z."""
-    return _day(at_s // DAY_S) + _clock(at_s % DAY_S)
-
-
-@lru_cache(maxsize=512)
-def _day(days: int) -> str:
-    return f"{datetime.fromtimestamp(days * DAY_S, UTC):%Y-%m-%d}T"
-
-
-@lru_cache(maxsize=2048)
-def _clock(rest_s: int) -> str:
-    minutes, seconds = divmod(rest_s, 60)
-    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
+def _ranges(known: Settled, days: "DayRows | None", start_s: int, end_s: int) -> list[Gap]:
+    """Where in [start_s, end_s) day files may have more than the store: sorted, disjoint, grown to
+    the intervals that are kept."""
+    if days is None or not known.gaps or start_s >= end_s:
+        return []
+    longest_s = HOUR_S if known.mixed else known.base_s
+    found = gaps.within(known.gaps, longest_s, days.spans(), start_s, end_s)
+    return gaps.joined(fetch.outward(*ends, known) for ends in found)
 
 
 def _spoken(seconds: int) -> str:

@@ -32,10 +32,11 @@ class Store:
     the repeated call goes into a new one, in which all series keep their ids.
     """
 
-    def __init__(self, path: Path, base_s: int) -> None:
+    def __init__(self, path: Path, base_s: int, *, rolling: bool = True) -> None:
         """Use Store.open instead."""
         self.path = path
         self.base_s = base_s
+        self._rolling = rolling
         self._lock = threading.RLock()  # for the connection
         self._db: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -47,7 +48,7 @@ class Store:
         self._last_id = 0
 
     @classmethod
-    def open(cls, path: Path | str, base_s: int = 300) -> Self:
+    def open(cls, path: Path | str, base_s: int = 300, *, rolling: bool = True) -> Self:
         """Open the store at *path*: made with mode 0600 if there is none, upgraded if it is older.
 
         A damaged file is moved aside, with a message in the log, and a new one is started.
@@ -56,6 +57,8 @@ class Store:
             base_s: length of the base intervals from now on, in seconds; divides an hour.  Rows
                 carry their own interval: those stored with another one stay as they are and are
                 still read.
+            rolling: whether rollups are committed from now on; while they aren't, readers look
+                into the day files instead.
 
         Raises:
             StoreNewer: written by a later version; it is left alone.
@@ -63,7 +66,7 @@ class Store:
         """
         if base_s < 1 or HOUR_S % base_s:
             raise ValueError(f"base interval of {base_s} s: must divide an hour")
-        store = cls(Path(path).absolute(), base_s)
+        store = cls(Path(path).absolute(), base_s, rolling=rolling)
         with store._lock:
             try:
                 store._connection()
@@ -235,7 +238,9 @@ class Store:
         if self._closed:
             raise StoreError(f"{self.path}: closed")
         if self._db is None:
-            self._db = storefile.make_ready(self.path, self.base_s, self._rescued)
+            self._db = storefile.make_ready(
+                self.path, self.base_s, self._rescued, rolling=self._rolling
+            )
             self._file = storefile.identity(self.path)
             self._rescued = {}
             self._learn(self._db)

@@ -7,13 +7,14 @@ it is moved aside, and what its small tables still hold goes into the new one.
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aggregator import schema
+from aggregator import dayfolder, gaps, schema
 from aggregator.schema import StoreDamaged, StoreError
 
 _log = logging.getLogger("aggregator")
@@ -31,11 +32,14 @@ _RESCUED = {"series": "id, metric, unit, labels", "checkpoint": "key, value"}
 Rescued = Mapping[str, list[tuple[Any, ...]]]
 
 
-def make_ready(path: Path, base_s: int, rescued: Rescued) -> sqlite3.Connection:
+def make_ready(
+    path: Path, base_s: int, rescued: Rescued, *, rolling: bool = True
+) -> sqlite3.Connection:
     """A connection to an up-to-date store at *path*; made with mode 0600 if there is none.
 
     Args:
         rescued: rows of a damaged predecessor, by table; they go into a new file.
+        rolling: whether rollups are made from now on; see aggregator.gaps.
 
     Raises:
         StoreDamaged: the file is damaged; it is still there.
@@ -49,7 +53,7 @@ def make_ready(path: Path, base_s: int, rescued: Rescued) -> sqlite3.Connection:
     try:
         _configure(db, path)
         _upgrade(db, path, rescued)
-        _settle(db, base_s)
+        _settle(db, base_s, rolling)
     except sqlite3.Error as error:
         db.close()
         raise explained(path, error) from error
@@ -173,19 +177,39 @@ def _upgrade(db: sqlite3.Connection, path: Path, rescued: Rescued) -> None:
     for table, rows in rescued.items():
         marks = ", ".join("?" * len(_RESCUED[table].split(",")))
         db.executemany(f"INSERT INTO {table} ({_RESCUED[table]}) VALUES ({marks})", rows)
+    if not version and _has_day_files(path.parent / dayfolder.FOLDER):
+        gaps.born(db, _soon_s())
     db.execute("COMMIT")
 
 
-def _settle(db: sqlite3.Connection, base_s: int) -> None:
-    found = db.execute("SELECT value FROM settled WHERE key = 'base_s'").fetchone()
-    if found == (base_s,):
+def _settle(db: sqlite3.Connection, base_s: int, rolling: bool) -> None:
+    settled = dict(db.execute("SELECT key, value FROM settled"))
+    lacking = any(end_s == gaps.FOREVER for _, end_s in gaps.of(settled))
+    if settled.get("base_s") == base_s and lacking != rolling:
         return
     settle = "INSERT OR REPLACE INTO settled (key, value) VALUES (?, ?)"
     db.execute("BEGIN IMMEDIATE")
     db.execute(settle, ("base_s", base_s))
-    if found:
+    if settled.get("base_s", base_s) != base_s:
         db.execute(settle, ("base_mixed", 1))
+    if rolling:
+        gaps.end(db, _soon_s())
+    else:
+        gaps.begin(db)
     db.execute("COMMIT")
+
+
+def _has_day_files(directory: Path) -> bool:
+    try:
+        return bool(dayfolder.entries(directory)[0])
+    except OSError:
+        return True  # unreadable now: readers will see
+
+
+def _soon_s() -> int:
+    """From when on everything is surely recorded later than now; records' times may be half a
+    second off the wall clock (see aggregator.anchor)."""
+    return int(time.time()) + 2
 
 
 def _size(path: Path) -> int:

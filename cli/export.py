@@ -1,106 +1,99 @@
-"""`metrics export`: rows of rollups as CSV or JSON lines, for spreadsheets and programs.
+"""`metrics export`: rows of rollups, or raw records, as CSV or JSON lines.
 
-Rows are written as they are read, so memory stays flat however long the range is.  A file appears
+They are written as they are read, so memory stays flat however long the range is.  A file appears
 under its name only when it is complete.
 """
 
-import csv
-import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
-from cli import known, place, render, rollups
+from cli import known, lines, place, render, rollups
+from cli.place import Place
 from cli.problems import UsageError, suggestion
-from cli.rollups import Row
-from notifier.printable import printable
 
-FIELDS = (
-    "metric", "labels", "unit", "interval_start", "interval_end", "interval_seconds",
-    "count", "min", "max", "avg", "sum", "p50", "p90", "p99", "p999", "lost", "partial",
-)  # fmt: skip
 _FORMATS = ("csv", "json")
-# A cell that begins so is a formula to a spreadsheet, whatever quotes are around it.
-# Source: OWASP, "CSV Injection".
-_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 _PROGRESS_S = 0.5
+_PROGRESS_ROWS = 1000
+
+Item = TypeVar("Item")
 
 
 def main(args: Mapping[str, Any]) -> int:
     """Write rows to stdout or to a file."""
     render.look(args)
-    write = _writer(args)
-    where = place.find(args)
-    known.require(where)
-    with rollups.opened(where) as db:
-        asked = rollups.question(args, db)
-        with _destination(args["--output"]) as file:
-            count = write(_counted(rollups.intervals(db, asked)), file)
-    if args["--output"] is not None:
-        render.note(f"{count:,} rows in {args['--output']}")
-    elif not count:
-        render.note("no records in that range: see `tickwatch metrics export --help`")
-    return 0
-
-
-def _writer(args: Mapping[str, Any]) -> Callable[[Iterator[Row], TextIO], int]:
     word = args["--format"] or ("json" if args["--json"] else "csv")
     if word not in _FORMATS:
         raise UsageError(f"--format={word}: use csv or json{suggestion(word, _FORMATS)}")
-    return write_csv if word == "csv" else write_json
+    where = place.find(args)
+    known.require(where)
+    if args["--raw"]:
+        count = _raw(args, where, lines.csv_records if word == "csv" else lines.json_records)
+    else:
+        count = _rows(args, where, lines.csv_rows if word == "csv" else lines.json_rows)
+    if args["--output"] is not None:
+        what = "records" if args["--raw"] else "rows"
+        render.note(f"{count:,} {what} in {args['--output']}")
+    return 0
 
 
-def write_json(rows: Iterator[Row], file: TextIO) -> int:
-    """One object a line; how many."""
-    count = 0
-    for row in rows:
-        file.write(render.json_text(row) + "\n")
-        count += 1
-    return count
+def _rows(
+    args: Mapping[str, Any], where: Place, lines: Callable[[Iterable[rollups.Row]], Iterable[str]]
+) -> int:
+    days = rollups.day_rows(where)
+    with rollups.opened(where) as db:
+        asked = rollups.question(args, db, days)
+        found = _Counted(rollups.intervals(db, asked, days))
+        _write(lines(found), args["--output"])
+    rollups.say_trouble(days)
+    if args["--output"] is None and not found.count:
+        render.note("no records in that range: see `tickwatch metrics export --help`")
+    return found.count
 
 
-def write_csv(rows: Iterator[Row], file: TextIO) -> int:
-    """A header and one line a row; how many rows."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(FIELDS)
-    texts: dict[tuple[str, str, int], tuple[str, str, str]] = {}
-    count = 0
-    for row in rows:
-        # The labels of all rows of a series are one and the same object.
-        key = (row["metric"], row["unit"], id(row["labels"]))
-        known_texts = texts.get(key)
-        if known_texts is None:
-            labels = json.dumps(row["labels"], ensure_ascii=True, sort_keys=True)
-            known_texts = (harmless(row["metric"]), labels, harmless(row["unit"]))
-            texts[key] = known_texts
-        partial = "true" if row["partial"] else "false"
-        writer.writerow([*known_texts, *map(row.__getitem__, FIELDS[3:-1]), partial])
-        count += 1
-    return count
+def _raw(
+    args: Mapping[str, Any], where: Place, lines: Callable[[Iterable[Any]], Iterable[str]]
+) -> int:
+    if args["--interval"]:
+        raise UsageError("--interval can't be combined with --raw: raw records have no intervals")
+    days = rollups.day_rows(where)
+    asked = rollups.raw_question(args, days)
+    found = _Counted(rollups.raw_records(days, asked))
+    _write(lines(found), args["--output"])
+    rollups.say_trouble(days)
+    if args["--output"] is None and not found.count:
+        render.note(f"no such raw records in that range: day files are in {days.directory}")
+    return found.count
 
 
-def harmless(text: str) -> str:
-    """*text* so that no spreadsheet takes it for a formula and no terminal for a command."""
-    return f"'{printable(text)}" if text.lstrip(" ").startswith(_FORMULA) else printable(text)
+def _write(lines: Iterable[str], named: str | None) -> None:
+    with _destination(named) as file:
+        file.writelines(lines)
 
 
-def _counted(rows: Iterator[Row]) -> Iterator[Row]:
-    """*rows*, with a count on a terminal's stderr while it takes long."""
-    if not sys.stderr.isatty():
-        yield from rows
-        return
-    due_s, shown = time.monotonic() + _PROGRESS_S, False
-    for number, row in enumerate(rows):
-        if number % 1000 == 0 and time.monotonic() >= due_s:
-            due_s, shown = time.monotonic() + _PROGRESS_S, True
-            print(f"\r{number:,} rows", end="", file=sys.stderr, flush=True)
-        yield row
-    if shown:
-        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+class _Counted(Iterable[Item]):
+    """Items, counted; on a terminal's stderr as well while it takes long."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._items = items
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        shown = False
+        due_s = time.monotonic() + _PROGRESS_S
+        watched = sys.stderr.isatty()
+        for item in self._items:
+            if watched and self.count % _PROGRESS_ROWS == 0 and time.monotonic() >= due_s:
+                due_s, shown = time.monotonic() + _PROGRESS_S, True
+                print(f"\r{self.count:,} rows", end="", file=sys.stderr, flush=True)
+            self.count += 1
+            yield item
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -26,12 +26,16 @@ def show(args: Mapping[str, Any]) -> int:
     where = place.find(args)
     known.require(where)
     with rollups.opened(where) as db:
-        asked = rollups.question(args, db)
-        found = rollups.intervals(db, asked)
+        days = rollups.day_rows(where)
+        asked = rollups.question(args, db, days)
+        found = rollups.intervals(db, asked, days)
         if how.json:
             render.json_rows(found)
-            return 0
-        rows = list(found)
+        else:
+            rows = list(found)
+    rollups.say_trouble(days)
+    if how.json:
+        return 0
     if not rows:
         _nothing(asked, how)
     elif how.terminal:
@@ -115,9 +119,11 @@ def summary(args: Mapping[str, Any]) -> int:
     where = place.find(args)
     known.require(where)
     with rollups.opened(where) as db:
-        asked = rollups.question(args, db)
-        rows = rollups.summaries(db, asked)
-        earlier = rollups.summaries(db, _before(asked, rows)) if rows else []
+        days = rollups.day_rows(where)
+        asked = rollups.question(args, db, days)
+        rows = rollups.summaries(db, asked, days)
+        earlier = rollups.summaries(db, _before(asked, rows), days) if rows else []
+    rollups.say_trouble(days)
     before = {rollups.series_key(row): row for row in earlier}
     rows = [_compared(row, before.get(rollups.series_key(row))) for row in rows]
     if how.json:

@@ -1,4 +1,4 @@
-"""Ask the rollup store what the metrics commands and `status` show."""
+"""Ask history what the metrics commands show, and the rollup store what `status` does."""
 
 import json
 import sqlite3
@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from aggregator import query
+from aggregator.dayfolder import FOLDER
+from aggregator.dayline import Record
+from aggregator.dayreader import read_records
+from aggregator.dayrows import DayRows
 from aggregator.fetch import Wanted
-from cli import times
+from cli import render, times
 from cli.place import Place
 from cli.problems import Failed, UsageError, suggestion
 from cli.silences import parse_matchers
@@ -46,7 +50,14 @@ def opened(where: Place) -> Iterator[sqlite3.Connection]:
         db.close()
 
 
-def question(args: Mapping[str, Any], db: sqlite3.Connection) -> Question:
+def day_rows(where: Place) -> DayRows:
+    """The day files, for times of which the store hasn't all."""
+    return DayRows(where.data_dir / FOLDER)
+
+
+def question(
+    args: Mapping[str, Any], db: sqlite3.Connection, days: DayRows | None = None
+) -> Question:
     """The question that the options ask.
 
     Raises:
@@ -63,11 +74,39 @@ def question(args: Mapping[str, Any], db: sqlite3.Connection) -> Question:
         except ValueError as error:
             text = str(error).partition(": ")[2]
             raise UsageError(f"--interval={args['--interval']}: {text}") from None
-    start_s, end_s = times.span_s(args, query.newest_s(db) or times.now_ns() // times.NS)
+    start_s, end_s = times.span_s(args, query.newest_s(db, days) or times.now_ns() // times.NS)
     everything = Wanted(db, "*", {}).series.values()
-    if everything and not Wanted(db, metric, match).series:
+    unnamed = days is not None and query.lacking(db, days, start_s, end_s)
+    if everything and not unnamed and not Wanted(db, metric, match).series:
         raise Failed(_no_series(metric, match, sorted({series.metric for series in everything})))
     return Question(metric, match, start_s, end_s, interval_s)
+
+
+def raw_question(args: Mapping[str, Any], days: DayRows) -> Question:
+    """The same for raw records, of which the day files alone know.
+
+    Raises:
+        UsageError: a value is wrong.
+    """
+    start_s, end_s = times.span_s(args, days.newest_s() or times.now_ns() // times.NS)
+    return Question(
+        args["--metric"] or "*", parse_matchers(args["--match"]), start_s, end_s, interval_s=0
+    )
+
+
+def raw_records(days: DayRows, asked: Question) -> Iterator[Record]:
+    """Raw records, day by day, of each ring in the order they were recorded."""
+    found = read_records(
+        days.directory,
+        asked.start_s * times.NS,
+        asked.end_s * times.NS,
+        metric=asked.metric,
+        match=asked.match,
+        trouble=days.trouble,
+    )
+    for record in found:
+        days.skipped += record.skipped
+        yield record
 
 
 def _no_series(metric: str, match: Mapping[str, str], known: list[str]) -> str:
@@ -77,7 +116,9 @@ def _no_series(metric: str, match: Mapping[str, str], known: list[str]) -> str:
     return f"no series matches {' '.join(asked)}{hint} (metrics: {', '.join(known)})"
 
 
-def intervals(db: sqlite3.Connection, asked: Question) -> Iterator[Row]:
+def intervals(
+    db: sqlite3.Connection, asked: Question, days: DayRows | None = None
+) -> Iterator[Row]:
     """One row per series and interval, by time."""
     return query.metrics(
         db,
@@ -86,10 +127,11 @@ def intervals(db: sqlite3.Connection, asked: Question) -> Iterator[Row]:
         end_s=asked.end_s,
         metric=asked.metric,
         match=asked.match,
+        days=days,
     )
 
 
-def summaries(db: sqlite3.Connection, asked: Question) -> list[Row]:
+def summaries(db: sqlite3.Connection, asked: Question, days: DayRows | None = None) -> list[Row]:
     """One row per series for the whole range."""
     return list(
         query.summary(
@@ -98,8 +140,29 @@ def summaries(db: sqlite3.Connection, asked: Question) -> list[Row]:
             end_s=asked.end_s,
             metric=asked.metric,
             match=asked.match,
+            days=days,
         )
     )
+
+
+def say_trouble(days: DayRows) -> None:
+    """Say on stderr what the day files left out and what could not be read, if anything."""
+    if days.skipped:
+        render.note(
+            f"{days.skipped:,} records were left out of the day files when they came too fast: "
+            f"counted, but in no other figure"
+        )
+    trouble = days.trouble
+    if not trouble:
+        return
+    numbers = (
+        (trouble.damaged_members, "damaged member"),
+        (trouble.bad_lines, "damaged line"),
+        (len(trouble.unreadable), "unreadable file"),
+    )
+    counted = ", ".join(f"{n:,} {what}{'s' * (n > 1)}" for n, what in numbers if n)
+    files = "; ".join(f"{name}: {why}" for name, why in sorted(trouble.unreadable.items())[:3])
+    render.note(f"day files: passed over {counted}{f' ({files})' if files else ''}")
 
 
 def series_key(row: Row) -> tuple[Any, ...]:

@@ -366,7 +366,8 @@ Examples:
         "cli.export",
         "main",
         f"""\
-Export the rows of `metrics show` as CSV or as JSON, one object a line.
+Export the rows of `metrics show`, or the raw records, as CSV or as JSON, one
+object a line.
 
 Usage: tickwatch metrics export [--match LABEL=PATTERN]... [options]
 
@@ -375,9 +376,13 @@ Options:
   -o FILE, --output FILE
                         write to a file, which appears when it is complete
   --interval D          width of the intervals (default: the base interval)
+  --raw                 the raw records themselves, from the day files; where
+                        they came too fast, skipped says how many of the series
+                        a line stands for besides itself
 {_SERIES}{_RANGE}
 Examples:
   tickwatch metrics export --hours 8 -o morning.csv
+  tickwatch metrics export --raw --metric pnl --hours 1
   tickwatch metrics export --format json --metric pnl
 """,
     ),

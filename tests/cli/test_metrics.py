@@ -11,7 +11,7 @@ import pytest
 from aggregator import histogram
 from aggregator.interval import Rollup
 from aggregator.store import Store
-from cli import export
+from cli import export, lines
 
 # 2026-01-31 09:00 UTC, on the hour and on the day's grid.
 T0 = 1_769_850_000
@@ -230,10 +230,10 @@ def test_a_file_appears_when_it_is_complete(filled, monkeypatch):
     assert whole == filled.run("metrics", "export", *HOUR).out
 
     def fails(rows):
-        yield next(rows)
+        yield "metric"
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "_counted", fails)
+    monkeypatch.setattr(lines, "csv_rows", fails)
     ended = filled.run("metrics", "export", *HOUR, "-o", str(target))
     assert ended.code == 1
     assert target.read_text() == whole
@@ -263,17 +263,17 @@ def test_spreadsheets_execute_nothing(desk, store, text):
 
 def test_ordinary_text_is_exported_as_it_is():
     """Only what is dangerous is touched; what acts on a terminal is escaped."""
-    assert export.harmless("tick_latency") == "tick_latency"
-    assert export.harmless("a\x1b[2J") == "a\\x1b[2J"
+    assert lines.harmless("tick_latency") == "tick_latency"
+    assert lines.harmless("a\x1b[2J") == "a\\x1b[2J"
 
 
 def test_progress_is_shown_on_a_terminal_only(monkeypatch, capsys):
     """On stderr, and wiped at the end."""
     monkeypatch.setattr(export, "_PROGRESS_S", 0.0)
-    assert len(list(export._counted(iter([{}] * 2500)))) == 2500
+    assert len(list(export._Counted(iter([{}] * 2500)))) == 2500
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    list(export._counted(iter([{}] * 2500)))
+    list(export._Counted(iter([{}] * 2500)))
     shown = capsys.readouterr().err
     assert "2,000 rows" in shown and shown.endswith("\r\x1b[K")
 
