@@ -21,7 +21,6 @@ from notifier.alert import rfc3339
 
 _log = logging.getLogger("aggregator")
 
-CEILING_PCT = 95.0
 HOURLY_DAYS = 365
 # Records of a day may be on their way a little longer than it lasts.
 _GRACE_NS = 600 * NS_PER_S
@@ -105,7 +104,7 @@ class Archive:
         wall_ns: Callable[[], int] = time.time_ns,
         expiry_ns: Callable[[], int] | None = None,
         expire_rollups: Expire | None = None,
-        ceiling_pct: float = CEILING_PCT,
+        ceiling_pct: float = 95.0,
         usage: Usage | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

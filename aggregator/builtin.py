@@ -3,7 +3,8 @@
 Data like those of a file, which can change or replace each by its name.  They watch what every
 engine records, and what the aggregator samples itself: ``engine_down``, ``records_lost``,
 ``alerts_lost``, ``alert_lines_missing``, ``disk_used_pct``, ``day_files_evicted``,
-``artifact_age_hours``, ``delivery_failing``, ``pipeline_restarts``.
+``history_problem``, ``history_dropped``, ``artifact_age_hours``, ``delivery_failing``,
+``pipeline_restarts``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -147,6 +148,22 @@ def _own_health(artifact_staleness_hours: float, disk_alert_pct: float) -> Itera
         above={WARNING: Level(0.0)},
         strict=True,
         message="{value} of the oldest day files deleted to make room",
+    )
+    yield Rule(
+        "history_failing",
+        "history_problem",
+        above={WARNING: Level(0.0)},
+        strict=True,
+        message="{note}",
+    )
+    yield Rule(
+        "history_failing",
+        "history_dropped",
+        stat=("sum",),
+        window_s=_COUNTED_S,
+        above={WARNING: Level(0.0)},
+        strict=True,
+        message="{value} {note}",
     )
     yield Rule(
         "pipeline_crashing",

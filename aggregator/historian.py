@@ -52,7 +52,7 @@ class Historian:
         self._series: dict[int, tuple[str, str, Mapping[str, str]]] = {}
         self._new_series = False
         self._resumed: set[str] = set()
-        self._evicted = 0
+        self._evicted = self._dropped = 0
         files = DayFiles(data_dir / FOLDER)
         self._history = History(files, settings.monitoring_max_raw_metrics)
         self._archive = Archive(
@@ -63,6 +63,7 @@ class Historian:
             # A clock that is set to a wrong date for a minute deletes nothing.
             expiry_ns=lambda: time.monotonic_ns() + min(anchor.wall_ns, anchor.steady_ns),
             expire_rollups=store.expire,
+            ceiling_pct=settings.monitoring_disk_ceiling_pct,
         )
         self._threads: list[Background] = []
         if not inline:
@@ -116,10 +117,18 @@ class Historian:
             self._history.step()
 
     def samples(self) -> Iterator[Sample]:
-        """Day files that had to go since the last call."""
+        """Whether raw records can be written, and what was given up since the last call."""
         evicted, self._evicted = self._archive.evicted - self._evicted, self._archive.evicted
         if evicted:
             yield Sample("day_files_evicted", {}, evicted)
+        problem = self._history.problem
+        note = f"raw records wait in memory: {problem}" if problem else ""
+        yield Sample("history_problem", {}, float(problem is not None), "", note)
+        total = self._history.dropped
+        dropped, self._dropped = total - self._dropped, total
+        if dropped:
+            note = "raw records are in no day file; rollups have them"
+            yield Sample("history_dropped", {}, dropped, "", note)
 
     def report(self) -> dict[str, Any]:
         """How the day files are doing, as JSON values."""
@@ -128,6 +137,7 @@ class Historian:
             "problem": self._history.problem,
             "stored": self._history.stored,
             "skipped": self._history.skipped,
+            "dropped": self._history.dropped,
             "waiting": self._history.waiting,
             "evicted": self._archive.evicted,
             "archive": last.row() if last is not None else None,

@@ -38,6 +38,7 @@ from aggregator.dayfolder import DAY_NS
 from aggregator.dayline import Shape
 from aggregator.daywriter import DayFiles
 from aggregator.handover import Handover
+from aggregator.recent import Recent
 from aggregator.thinning import Levels, Rows
 from ringbuf.reader import Batch
 
@@ -47,7 +48,6 @@ WRITE_BUDGET = 200_000  # records a second
 FLUSH_S = 1.0
 FLUSH_RECORDS = 32_768  # that many waiting are flushed at once
 MAX_HELD = 1 << 19  # records that couldn't be written
-MAX_RECENT = 1 << 17  # newest records of all series together
 _CHUNK = 1 << 17
 _MEMBER_RECORDS = 1 << 13  # formatting more in one go would make the loop wait for the interpreter
 _LINE_BYTES = 80  # of a line, besides its series' constant parts
@@ -91,6 +91,8 @@ class History:
         self.wake: Callable[[], None] = lambda: None
         self.stored = 0
         self.skipped = 0
+        self._missed = 0  # of the loop
+        self._left_out = 0  # of the writing thread
         self._shapes: dict[int, Shape] = {}
         self._numbers: dict[str, int] = {}
         self._rings: list[str] = []
@@ -100,7 +102,7 @@ class History:
         # Of the writing thread alone.
         self._covered: dict[str, int] | None = None
         self._held = thinning.joined([])
-        self._recent = thinning.joined([])
+        self._recent = Recent(max_raw)
         self._budget = Budget(budget, clock)
 
     # the loop's side
@@ -165,15 +167,20 @@ class History:
                 missing -= len(records)
             elif not batch.lost:
                 break  # the ring holds less than it should
+        self._missed += missing
         return missing
 
     def newest(self, series: int) -> list[tuple[int, float]]:
         """The newest records of a series as (wall time in ns, value), oldest first: up to
         ``max_raw`` of those that the writing thread has taken up; fewer with thousands of series.
         """
-        recent = self._recent
-        mine = recent[recent["series"] == series]
-        return list(zip(mine["time_ns"].tolist(), mine["value"].tolist(), strict=True))
+        return self._recent.of(series)
+
+    @property
+    def dropped(self) -> int:
+        """Records that never get a line, though thinning would have spared them: they waited for
+        too long, or the ring doesn't hold them any more."""
+        return self._missed + self._left_out
 
     @property
     def waiting(self) -> int:
@@ -209,9 +216,8 @@ class History:
         if not len(rows):
             return rows
         rows = self._uncovered(rows[np.isfinite(rows["value"])])
-        each = max(1, min(self._max_raw, MAX_RECENT // max(1, len(self._shapes))))
-        recent = thinning.joined([self._recent, thinning.newest(rows, each)])
-        self._recent = thinning.newest(recent, each)[-MAX_RECENT:]
+        self._left_out += int(rows["skipped"].sum())  # while this thread was stuck
+        self._recent.put(rows, len(self._shapes))
         return rows
 
     def _uncovered(self, rows: Rows) -> Rows:
@@ -289,7 +295,9 @@ class History:
         if len(self._held) > MAX_HELD:
             series = len(np.unique(self._held["series"]))
             each = max(1, min(self._max_raw, MAX_HELD // 2 // series))
+            before = len(self._held)
             self._held = thinning.newest(self._held, each)
+            self._left_out += before - len(self._held)
 
     def _shape(self, series: int) -> Shape:
         known = self._shapes.get(series)

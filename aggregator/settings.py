@@ -165,6 +165,9 @@ class Settings(BaseSettings):
     monitoring_archive_interval_hours: int = _field(
         24, "how often old data is archived and expired", "hours", ge=1, le=168
     )
+    monitoring_disk_ceiling_pct: float = _field(
+        95.0, "disk use at which the oldest day files are deleted", "percent", ge=50.0, le=99.9
+    )
 
     # Acknowledgement and repeats
     monitoring_ack_ttl_seconds: int = _field(

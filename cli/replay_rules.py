@@ -33,7 +33,8 @@ from notifier.settings import REPEATS_S
 # The aggregator measures these itself each second; they are in no history.
 OWN_METRICS = frozenset({
     "engine_down", "records_lost", "alerts_lost", "disk_used_pct", "day_files_evicted",
-    "artifact_age_hours", "delivery_failing", "pipeline_restarts",
+    "artifact_age_hours", "delivery_failing", "pipeline_restarts", "history_problem",
+    "history_dropped", "alert_lines_missing",
 })  # fmt: skip
 _LONGEST_WARMUP_S = 86_400
 _PROGRESS_S = 0.5

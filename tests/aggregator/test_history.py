@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import dayfile, dayfolder, dayline, handover, history
+from aggregator import dayfile, dayfolder, dayline, handover, history, recent
 from aggregator.archive import Archive
 from aggregator.background import Background
 from aggregator.dayreader import read_records
@@ -328,7 +328,7 @@ def test_memory_is_bounded_whatever_the_number_of_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With thousands of series there are fewer records of each, and a bound for all."""
-    monkeypatch.setattr(history, "MAX_RECENT", 500)
+    monkeypatch.setattr(recent, "MAX_RECENT", 500)
     world = World(tmp_path, [ring(2000, series=tuple(range(100)))])
     life = world.start()
     finish(life, 300)
@@ -571,6 +571,7 @@ def test_a_long_outage_keeps_the_newest_and_counts_the_rest(
     life.history.step()
     found = list(read_records(world.folder, *EVER))
     assert sum(1 + each.skipped for each in found) == 3000
+    assert life.history.dropped == 3000 - len(found)
     assert [each.value for each in found][-2 * MAX_RAW :] == [
         float(number) for number in range(3000 - 2 * MAX_RAW, 3000)
     ]

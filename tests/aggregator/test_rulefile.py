@@ -447,7 +447,7 @@ def test_built_in_rules_have_no_problems() -> None:
         "circuit_breaker_triggered", "daily_loss_high", "connection_lost",
         "performance_degradation", "sentiment_failures_high", "stale_artifacts",
         "position_limit_breached", "feed_stale", "heartbeat_lapsed", "records_lost",
-        "delivery_failing", "disk_nearly_full", "pipeline_crashing",
+        "delivery_failing", "disk_nearly_full", "pipeline_crashing", "history_failing",
     }  # fmt: skip
 
 

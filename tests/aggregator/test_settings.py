@@ -25,6 +25,7 @@ REQUIRED = {
     "monitoring_max_raw_metrics": (100, 50, 1000),
     "monitoring_max_archive_days": (30, 1, 365),
     "monitoring_archive_interval_hours": (24, 1, 168),
+    "monitoring_disk_ceiling_pct": (95.0, 50.0, 99.9),
     "monitoring_performance_alert_threshold_ms": (1000.0, 100.0, 10000.0),
     "monitoring_ack_ttl_seconds": (86400, 3600, 604800),
     "monitoring_enable_aggregation": (True, None, None),
