@@ -19,6 +19,7 @@ from aggregator.binning import FloatArray, IntArray
 from aggregator.dayfolder import CLOSED, DAY_NS, OPEN
 from aggregator.dayline import Decoder
 from aggregator.dayreader import Trouble, read_records
+from aggregator.dayrows import DayRows
 from cli import stand_in
 from cli.quiet import Quiet
 from cli.stand_in import Shape
@@ -122,7 +123,8 @@ class Past:
             yield low_s, high_s, recorded
 
     def _rows(self, start_s: int, end_s: int, base_s: int) -> Iterator[dict[str, Any]]:
-        return query.metrics(self.db, interval_s=base_s, start_s=start_s, end_s=end_s)
+        days = DayRows(self.archive)  # what it passes over is counted when records are read
+        return query.metrics(self.db, interval_s=base_s, start_s=start_s, end_s=end_s, days=days)
 
     def batches(self, stretch: Stretch) -> Iterator[Batch]:
         """The records of a stretch, or what stands in for them; only after ``stretches``."""

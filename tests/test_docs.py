@@ -1,5 +1,6 @@
 """Documentation says what the program does: commands, settings, JSON fields, tables, links."""
 
+import json
 import re
 import shlex
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from aggregator import message, rulefile, ruleset, sessionfile
 from aggregator.builtin import session_rules
+from aggregator.dayfolder import FOLDER
 from aggregator.rule import STATS
 from aggregator.rulefile import parse_rules
 from aggregator.sessions import Session
@@ -25,6 +27,7 @@ from notifier.settings import parse_plugins
 from ringbuf import Recorder
 from tests.cli.conftest import desk  # noqa: F401 - a fixture
 from tests.cli.test_report import day  # noqa: F401 - a fixture
+from tests.daywrite import record, write_days
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -269,6 +272,15 @@ def test_every_field_of_a_replay_is_documented(busy):
     assert printed | {"rules"} == fields_of("rules replay")
     printed = emitted(busy.run(*argv, "--diff", str(other)).rows)
     assert printed == fields_of("rules replay")
+
+
+def test_every_field_of_a_raw_record_is_documented(busy):
+    """As JSON and as columns."""
+    write_days(busy.data_dir / FOLDER, [record(time.time(), 1.0, labels={"engine": "a"})])
+    ended = busy.run("metrics", "export", "--raw", "--json")
+    assert emitted(json.loads(ended.out)) == fields_of("metrics export --raw")
+    columns = busy.run("metrics", "export", "--raw").out.splitlines()[0].split(",")
+    assert columns == list(json.loads(ended.out))
 
 
 def test_every_field_of_a_problem_is_documented(busy):

@@ -170,3 +170,27 @@ def test_spreadsheets_execute_nothing_of_raw_records(desk, text):
         assert cell == text if text.startswith(" ") or not text else cell.startswith("'")
     [line] = raw(desk, "--json").out.splitlines()
     assert json.loads(line)["metric"] == json.loads(line)["unit"] == text
+
+
+def test_a_replay_has_stand_ins_where_only_thinned_day_files_are(desk):
+    """Rollups were off and records came too fast: what was written still tells of extremes."""
+    Store.open(desk.data_dir / "rollups.db", rolling=False).close()
+    write_days(
+        desk.data_dir / FOLDER,
+        [record(T0 + n, 5000.0 if n == 200 else 1.0, "tick_latency", LABELS, skipped=3)
+         for n in range(900)],
+        per_member=50,
+    )  # fmt: skip
+    ended = desk.run(
+        "rules",
+        "replay",
+        "--from",
+        "2026-01-31T09:00:00Z",
+        "--to",
+        "2026-01-31T09:20:00Z",
+        "--json",
+    )
+    assert ended.code == 0
+    assert [(r["rule"], r["exact"]) for r in ended.rows if r["state"] == "firing"] == [
+        ("performance_degradation", False)
+    ]
