@@ -225,7 +225,20 @@ def _deliveries(found: Condition, now: Known) -> None:
     waiting = ledger.pending(found.where.ledger)
     plugins = [_plugin(each) for each in report.get("plugins", ())]
     ends = {name: balance[name] for name in ("delivered", "dead", "skipped")}
-    found.deliveries = {"pending": waiting, **ends, "plugins": plugins, "conservation": balance}
+    missing, ping = dict(report.get("missing") or {}), dict(report.get("ping") or {})
+    found.deliveries = {
+        "pending": waiting,
+        **ends,
+        "plugins": plugins,
+        "oldest_pending_at": report.get("oldest_pending_at"),
+        "missing_lines": int(missing.get("lines") or 0),
+        "ping": {name: ping.get(name) for name in ("last_at", "sent", "problem")},
+        "conservation": balance,
+    }
+    if found.deliveries["missing_lines"]:
+        found.critical.append(_missing(found.deliveries["missing_lines"], missing.get("newest")))
+    if ping.get("problem"):
+        found.warning.append(f"the dead-man service can't be pinged: {ping['problem']}")
     if not balance["holds"]:
         found.warning.append("deliveries don't add up: see `tickwatch status --json`")
     found.warning += [str(problem) for problem in report.get("problems", ())]
@@ -242,6 +255,13 @@ def _deliveries(found: Condition, now: Known) -> None:
             found.warning.append(f"a message for {each['plugin']} has been waiting for {age}")
 
 
+def _missing(lines: int, newest: object) -> str:
+    """What to say of lines of the alert log that never came: each may be an alert nobody heard."""
+    said = "1 line is" if lines == 1 else f"{lines} lines are"
+    which = f" (the newest gap: {newest})" if newest else ""
+    return f"{said} missing in the alert log of the last hour{which}: alerts may be lost"
+
+
 def _plugin(report: Mapping[str, Any]) -> Row:
     delivered, failed = int(report.get("delivered", 0)), int(report.get("failed", 0))
     tried = delivered + failed + int(report.get("dead", 0))
@@ -250,6 +270,8 @@ def _plugin(report: Mapping[str, Any]) -> Row:
         "last_delivered_at", "held_until",
     )  # fmt: skip
     row = {name: report.get(name) for name in kept}
+    hour = report.get("hour") or {}
+    row["hour"] = {name: hour.get(name) for name in ("accepted", "failed", "rate")}
     rate = round(delivered / tried, 4) if tried else None
     return row | {"delivered": delivered, "failed": failed, "success_rate": rate}
 

@@ -25,10 +25,13 @@ _STYLES = {
     "dim": "dim",
     "bold": "bold",
 }
+_FINER = {"s": "ms", "ms": "us", "us": "ns"}
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.:-=+*#"
 SPARK_WIDTH = 24
 _INDENT = 2  # columns before the rest of a line that doesn't fit
+# Titles that a card leaves out, because their values say what they are.
+_CLEAR = frozenset({"metric", "labels", "id", "rule", "severity", "state", "time", "check"})
 _FOLDED = 12  # columns that a text still needs to be readable when it folds
 
 
@@ -172,7 +175,7 @@ def rich_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Any
 
 
 def rich_cards(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width: int) -> Any:
-    """Each row as lines of "title value" pairs, which stay together."""
+    """Each row as lines of "title value" pairs, which stay together; clear values alone."""
     from rich.text import Text
 
     cards = Text()
@@ -182,7 +185,8 @@ def rich_cards(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width:
             text = _plain(cell)
             if not text:
                 continue
-            pair = Text(f"{column.title} ", style="dim") + Text(text, style=_style(cell))
+            title = "" if column.title in _CLEAR else f"{column.title} "
+            pair = Text(title, style="dim") + Text(text, style=_style(cell))
             if used and used + 2 + pair.cell_len > width:
                 cards.append("\n  ")
                 used = 2
@@ -240,6 +244,13 @@ def quantity(value: float | None, unit: str) -> str:
     """*value* with its unit, such as ``812.4 ms`` or ``4.5 %``."""
     text = number(value)
     return text if not unit or value is None else f"{text} {'%' if unit in ('pct', '%') else unit}"
+
+
+def duration(value: float | None, unit: str) -> str:
+    """*value* with its unit, a short time in a readable one: 0.00083 ms is 830 ns."""
+    while value is not None and unit in _FINER and 0 < abs(value) < 1:
+        value, unit = value * 1000, _FINER[unit]
+    return quantity(value, unit)
 
 
 def share(part: float, whole: float) -> str:

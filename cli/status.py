@@ -33,7 +33,7 @@ _ENGINES = (
     Column("fill", right=True),
 )
 _LATENCY = (
-    Column("latency, 1 h", whole=True),
+    Column("metric", whole=True),
     Column("labels"),
     Column("p50", right=True),
     Column("p99", right=True),
@@ -43,9 +43,11 @@ _LATENCY = (
 _PLUGINS = (
     Column("told by"),
     Column("delivered", right=True),
-    Column("success", right=True),
-    Column("pending", right=True),
     Column("dead", right=True),
+    Column("success, 1 h", right=True),
+    Column("ever", right=True),
+    Column("pending", right=True),
+    Column("oldest", right=True),
     Column("trouble"),
 )
 
@@ -118,14 +120,31 @@ def _append(found: Condition, how: Look) -> None:
 
 
 def _paint(found: Condition, how: Look) -> None:
-    """Paint over what is there, without a flicker; what doesn't fit is cut at the bottom."""
+    """Paint over what is there, without a flicker.
+
+    What doesn't fit is left out among the latencies; only what still doesn't is cut at the bottom.
+    """
+    room, series = _height() - 1, len(found.performance)
+    lines = _drawn(found, how, series)
+    while len(lines) > room and series:
+        series = max(0, series - max(1, (len(lines) - room) // 3))
+        lines = _drawn(found, how, series)
+    while series < len(found.performance):
+        more = _drawn(found, how, series + 1)
+        if len(more) > room:
+            break
+        series, lines = series + 1, more
+    # Cleared before it is written: behind a full line the cursor still stands on its last column.
+    shown = "".join(f"\x1b[2K{line}\n" for line in lines[:room])
+    sys.stdout.write(f"\x1b[H{shown}\x1b[J")
+    sys.stdout.flush()
+
+
+def _drawn(found: Condition, how: Look, series: int) -> list[str]:
     drawn = io.StringIO()
     with contextlib.redirect_stdout(drawn):
-        show(found, how)
-    lines = drawn.getvalue().splitlines()[: _height() - 1]
-    # Cleared before it is written: behind a full line the cursor still stands on its last column.
-    sys.stdout.write("\x1b[H" + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
-    sys.stdout.flush()
+        show(found, how, series)
+    return drawn.getvalue().splitlines()
 
 
 def _height() -> int:
@@ -136,8 +155,8 @@ def _height() -> int:
     return lines or 24  # what a terminal has that doesn't tell
 
 
-def show(found: Condition, how: Look) -> None:
-    """The screen."""
+def show(found: Condition, how: Look, series: int | None = None) -> None:
+    """The screen, with the latency of at most so many *series*."""
     _head(found, how)
     if not found.where.data_dir.is_dir():
         return
@@ -146,8 +165,7 @@ def show(found: Condition, how: Look) -> None:
         print()
         render.table(how, _ENGINES, [_engine_cells(each, found) for each in found.engines])
     if found.performance:
-        print()
-        render.table(how, _LATENCY, _latency_cells(found, how))
+        _latency(found, how, series)
     for row in found.pnl:
         low, high = render.number(row["min"]), render.number(row["max"])
         now = (
@@ -199,16 +217,23 @@ def _engine_cells(each: Mapping[str, Any], found: Condition) -> list[Cell]:
     ]
 
 
-def _latency_cells(found: Condition, how: Look) -> list[list[Cell]]:
-    return [
+def _latency(found: Condition, how: Look, series: int | None) -> None:
+    rows: list[list[Cell]] = [
         [
             row["metric"],
             render.labels(row["labels"]),
-            *(render.quantity(row[stat], row["unit"]) for stat in ("p50", "p99", "max")),
+            *(render.duration(row[stat], row["unit"]) for stat in ("p50", "p99", "max")),
             render.sparkline(course, how),
         ]
         for row, course in zip(found.performance, found.courses, strict=True)
     ]
+    print()
+    render.line(how, Styled("latency of the last hour of records", "bold"))
+    if rows[:series]:
+        render.table(how, _LATENCY, rows[:series])
+    if rows[:series] != rows:
+        more = f"and {len(rows) - len(rows[:series])} more" if series else f"{len(rows)}"
+        render.line(how, f"{more} series: see `tickwatch metrics summary`")
 
 
 def _deliveries(found: Condition, how: Look) -> None:
@@ -216,30 +241,39 @@ def _deliveries(found: Condition, how: Look) -> None:
     if plugins:
         render.table(how, _PLUGINS, [_plugin_cells(each, found) for each in plugins])
     else:
-        render.line(how, "deliveries: no plugin has told anybody anything yet")
+        render.line(how, "deliveries: no plugin is known: nobody is told of any alert")
     balance = found.deliveries.get("conservation")
     if balance is not None:
         ends = " + ".join(f"{balance[n]} {n}" for n in ("delivered", "dead", "skipped", "pending"))
         holds = "" if balance["holds"] else " (it does NOT add up)"
         render.line(how, f"ledger: {balance['routed']} to tell = {ends}{holds}")
         lines = f"{balance['lines']} lines, {balance['bad']} bad, {balance['gaps']} gaps"
-        render.line(how, f"alert log: {lines}")
+        missing = found.deliveries["missing_lines"]
+        render.line(how, f"alert log: {lines}" + (f", {missing} missing" if missing else ""))
+    ping = found.deliveries.get("ping", {})
+    if ping.get("sent") is not None:
+        last = f", the last one {_age(ping['last_at'], found)} ago" if ping["last_at"] else ""
+        trouble = f", but now: {ping['problem']}" if ping["problem"] else ""
+        render.line(how, f"dead-man service: {render.number(ping['sent'])} pings{last}{trouble}")
 
 
 def _plugin_cells(each: Mapping[str, Any], found: Condition) -> list[Cell]:
-    pending = str(each["pending"] or 0)
-    if each["oldest_pending_at"]:
-        pending += f" ({_age(each['oldest_pending_at'], found)})"
-    rate = each["success_rate"]
+    oldest = each["oldest_pending_at"]
     trouble = str(each["last_error"] or "") if each["failing"] or each["pending"] else ""
     return [
         Styled(each["plugin"], "critical") if each["failing"] else each["plugin"],
-        str(each["delivered"]),
-        f"{100 * rate:.1f} %" if rate is not None else "",
-        pending,
-        str(each["dead"] or 0),
+        render.number(each["delivered"]),
+        render.number(each["dead"] or 0),
+        _percent(each["hour"]["rate"]),
+        _percent(each["success_rate"]),
+        render.number(each["pending"] or 0),
+        _age(oldest, found) if oldest else "",
         trouble,
     ]
+
+
+def _percent(rate: float | None) -> str:
+    return f"{100 * rate:.1f} %" if rate is not None else ""
 
 
 def _age(at: str, found: Condition) -> str:

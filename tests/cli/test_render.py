@@ -179,7 +179,7 @@ def test_rows_become_cards_where_no_table_fits(monkeypatch):
     columns = [Column(name, whole=True) for name in ("id", "severity", "since", "last", "ack")]
     row = ["abcdefgh", Styled("critical", "critical"), "2026-01-31 09:15", "2026-01-31 09:16", ""]
     lines = on_narrow_terminal(monkeypatch, columns, [row, row])
-    assert lines[:2] == ["id abcdefgh  severity critical", "  since 2026-01-31 09:15"]
+    assert lines[:2] == ["abcdefgh  critical", "  since 2026-01-31 09:15"]
     assert len(lines) == 6
     assert "ack" not in "".join(lines)
 
@@ -189,3 +189,20 @@ def test_the_rest_of_a_long_line_is_indented(monkeypatch):
     lines = on_narrow_terminal(monkeypatch, "2026-01-31 09:15", "fired", "connection_lost engine=x")
     assert lines == ["2026-01-31 09:15 fired connection_lost", "  engine=x"]
     assert on_narrow_terminal(monkeypatch, "x" * 60) == ["x" * 38, "  " + "x" * 22]
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0.0008301, "ms", "830.1 ns"),
+        (0.0172, "ms", "17.2 us"),
+        (30.31, "ms", "30.31 ms"),
+        (0.5, "s", "500 ms"),
+        (0.0, "ms", "0 ms"),
+        (0.25, "pct", "0.25 %"),
+        (None, "ms", "-"),
+    ],
+)
+def test_short_times_are_shown_in_a_readable_unit(value, unit, text):
+    """Nobody counts zeros; other units are left alone."""
+    assert render.duration(value, unit) == text

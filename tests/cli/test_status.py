@@ -1,10 +1,13 @@
 """`status`: states, reasons and exit codes, on what other processes left or hold."""
 
+import contextlib
+import json
 import os
 import pty
 import re
 import select
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -12,10 +15,11 @@ import time
 import pytest
 
 from aggregator.store import Store
-from cli import condition
-from notifier.alert import Severity
+from cli import condition, place, render, status
+from cli.gather import gather
+from notifier.alert import Severity, rfc3339
 from ringbuf import Recorder
-from tests.cli.conftest import SECOND_NS, clean_environment, unmeasured
+from tests.cli.conftest import SECOND_NS, Terminal, clean_environment, unmeasured
 from tests.cli.test_metrics import rollup
 
 CONTRACT = {
@@ -225,10 +229,82 @@ def test_deliveries_are_shown_per_plugin_with_the_ledger(well):
     assert "email could not be told of connection_lost: 550 no such user" in reasons
     assert "a message for slack has been waiting for" in reasons
     out = well.run("status").out
-    assert re.search(r"webhook +1 +100\.0 % +0 +0", out)
+    assert re.search(r"webhook +1 +0 +100\.0 % +100\.0 % +0 +-", out)
+    assert re.search(r"slack +0 +0 +0\.0 % +0\.0 % +1 +1\d min.* +HTTP 503", out)
     assert "HTTP 503" in out
     assert "ledger: 3 to tell = 1 delivered + 1 dead + 0 skipped + 1 pending\n" in out
     assert "alert log: 1 lines" in out
+
+
+def reported(desk, **fields):
+    """Let the notifier's last report say something else."""
+    with contextlib.closing(sqlite3.connect(desk.data_dir / "alerts.db")) as db, db:
+        [[text]] = db.execute("SELECT value FROM meta WHERE key = 'health'").fetchall()
+        changed = json.dumps(json.loads(text) | fields)
+        db.execute("UPDATE meta SET value = ? WHERE key = 'health'", [changed])
+
+
+def test_lines_missing_in_the_alert_log_are_critical(well):
+    """Each of them may be an alert that nobody has heard of."""
+    well.tell("note", severity=Severity.INFO)
+    well.notify(webhook="")
+    assert well.run("status").code == 0
+    reported(well, missing={"lines": 3, "newest": "5..7"})
+    ended = well.run("status", "--json")
+    assert ended.code == 2
+    assert ended.rows["deliveries"]["missing_lines"] == 3
+    [reason] = ended.rows["reasons"]
+    assert reason == (
+        "3 lines are missing in the alert log of the last hour (the newest gap: 5..7): "
+        "alerts may be lost"
+    )
+    assert "gaps, 3 missing\n" in well.run("status").out
+
+
+def test_the_dead_man_service_is_shown_and_its_trouble_a_reason(well):
+    """When it last heard from here; who can't reach it will be called for nothing."""
+    well.tell("note", severity=Severity.INFO)
+    well.notify(webhook="")
+    assert "dead-man" not in well.run("status").out
+    last = rfc3339(time.time_ns() - 20 * SECOND_NS)
+    reported(well, ping={"last_at": last, "sent": 1200, "problem": ""})
+    ended = well.run("status")
+    assert ended.code == 0
+    assert re.search(r"^dead-man service: 1,200 pings, the last one 2\d.* s ago$", ended.out, re.M)
+    reported(well, ping={"last_at": None, "sent": 0, "problem": "HTTP 404"})
+    ended = well.run("status", "--json")
+    assert (ended.code, ended.rows["deliveries"]["ping"]["problem"]) == (1, "HTTP 404")
+    assert ended.rows["reasons"] == ["the dead-man service can't be pinged: HTTP 404"]
+
+
+def test_the_success_rate_is_that_of_the_last_hour(well):
+    """An old outage doesn't hide what works now, nor a good year a bad hour."""
+    well.tell("note", severity=Severity.INFO)
+    well.notify(webhook="")
+    [plugin] = well.run("status", "--json").rows["deliveries"]["plugins"]
+    assert plugin["hour"] == {"accepted": 1, "failed": 0, "rate": 1.0}
+    reported(well, plugins=[plugin | {"hour": {"accepted": 1, "failed": 3, "rate": 0.25}}])
+    assert re.search(r"webhook +1 +0 +25\.0 % +100\.0 %", well.run("status").out)
+
+
+def test_a_live_screen_leaves_latencies_out_rather_than_deliveries(well, monkeypatch):
+    """What doesn't fit is said; as many series are shown as fit."""
+    start_s = int(time.time()) // 300 * 300
+    with Store.open(well.data_dir / "rollups.db", 300) as store:
+        ids = [store.series_id("tick_latency", "ms", {"n": str(n)}) for n in range(40)]
+        store.commit([rollup(one, start_s, [1.0]) for one in ids], {}, {})
+    found = gather(place.find({"--data-dir": str(well.data_dir)}))
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdout", stream)
+    for name, value in {"TERM": "xterm", "COLUMNS": "80", "NO_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(status, "_height", lambda: 24)
+    status._paint(found, render.look({}))
+    lines = stream.text.splitlines()
+    assert len(lines) == 24  # the 24th only clears what is below
+    assert "disk: " in lines[-2]
+    shown = sum("tick_latency" in line for line in lines)
+    assert shown > 3 and f"and {40 - shown} more series" in stream.text
 
 
 def test_latency_and_pnl_of_the_last_hour_are_shown(well):
