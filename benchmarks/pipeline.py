@@ -87,8 +87,8 @@ def rollups(title: str, *, day_files: bool) -> None:
             rates.append(ROUNDS * (CAPACITY - 1) / spent_ns * 1e3)
         aggregator.close()
         recorder.close()
-        counted = _count(Path(folder) / "rollups.db")
-        _unlink(folder)
+        counted = count(Path(folder) / "rollups.db")
+        unlink_rings(folder)
     assert counted == written, f"void: {counted} of {written} records in the rollups"
     print(f"{title} {spread(rates)}   ({SERIES} series, rules on)")
 
@@ -96,26 +96,28 @@ def rollups(title: str, *, day_files: bool) -> None:
 def receipt(alerts: int, idle_s: float) -> None:
     """Time alerts from `record()` here to bytes at a receiver, in the real processes."""
     arrivals: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
-    with tempfile.TemporaryDirectory() as folder, _receiver(arrivals) as port:
-        with _service(folder, port) as pids:
-            recorder = Recorder("bench", folder)
-            breakers = [
-                recorder.metric("circuit_breaker_active", n=str(number)) for number in range(alerts)
-            ]
-            time.sleep(1.5)  # let the aggregator find the ring: a start isn't what is measured
-            taken_ms, seen = [], set()
-            for number, breaker in enumerate(breakers):
-                started = time.perf_counter_ns()
-                breaker.record(1.0)
-                arrived_ns, name = arrivals.get(timeout=30)
-                taken_ms.append((arrived_ns - started) / 1e6)
-                seen.add(name)
-                assert name == str(number), f"void: {name} came for {number}"
-                time.sleep(0.005)
-            assert len(seen) == alerts and arrivals.empty(), "void: lost or doubled"
-            busy = _busy(pids["aggregator"], idle_s)
-            recorder.close()
-        _unlink(folder)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        receiver(arrivals) as port,
+        service(folder, port) as pids,
+    ):
+        recorder = Recorder("bench", folder)
+        breakers = [
+            recorder.metric("circuit_breaker_active", n=str(number)) for number in range(alerts)
+        ]
+        time.sleep(1.5)  # let the aggregator find the ring: a start isn't what is measured
+        taken_ms, seen = [], set()
+        for number, breaker in enumerate(breakers):
+            started = time.perf_counter_ns()
+            breaker.record(1.0)
+            arrived_ns, name = arrivals.get(timeout=30)
+            taken_ms.append((arrived_ns - started) / 1e6)
+            seen.add(name)
+            assert name == str(number), f"void: {name} came for {number}"
+            time.sleep(0.005)
+        assert len(seen) == alerts and arrivals.empty(), "void: lost or doubled"
+        busy = _busy(pids["aggregator"], idle_s)
+        recorder.close()
     taken_ms.sort()
     quantile = [taken_ms[min(alerts - 1, int(alerts * q))] for q in (0.5, 0.9, 0.99)]
     print(
@@ -126,7 +128,9 @@ def receipt(alerts: int, idle_s: float) -> None:
 
 
 @contextlib.contextmanager
-def _receiver(arrivals: "queue.SimpleQueue[tuple[int, str]]") -> Iterator[int]:
+def receiver(arrivals: "queue.SimpleQueue[tuple[int, str]]") -> Iterator[int]:
+    """A webhook receiver on loopback that puts (time, label n) of each message; its port."""
+
     class Receiver(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -151,7 +155,11 @@ def _receiver(arrivals: "queue.SimpleQueue[tuple[int, str]]") -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _service(folder: str, port: int) -> Iterator[dict[str, int]]:
+def service(folder: str, port: int) -> Iterator[dict[str, int]]:
+    """The real service on *folder*, posting to *port*; the pids of its children by name.
+
+    At the end the rings that were made there meanwhile are removed.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -160,7 +168,7 @@ def _service(folder: str, port: int) -> Iterator[dict[str, int]]:
         "MONITORING_WEBHOOK_URL": f"http://127.0.0.1:{port}/",
         "MONITORING_DELIVERY_RATE_PER_SECOND": "100",
     }
-    service = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "cli", "--data-dir", folder, "run"],
         env=environment,
         stderr=subprocess.DEVNULL,
@@ -168,12 +176,13 @@ def _service(folder: str, port: int) -> Iterator[dict[str, int]]:
     try:
         locks = {name: Path(folder) / f"{name}.lock" for name in ("aggregator", "notifier")}
         while not all(holder(lock) for lock in locks.values()):
-            assert service.poll() is None, "the service ended"
+            assert process.poll() is None, "the service ended"
             time.sleep(0.02)
         yield {name: holder(lock) or 0 for name, lock in locks.items()}
     finally:
-        service.terminate()
-        service.wait(60)
+        process.terminate()
+        process.wait(60)
+        unlink_rings(folder)
 
 
 def _busy(pid: int, seconds: float) -> float:
@@ -189,14 +198,15 @@ def _busy(pid: int, seconds: float) -> float:
     return 100 * (spent() - before) / ticks / (time.monotonic() - started)
 
 
-def _count(path: Path) -> int:
+def count(path: Path) -> int:
+    """Records in the base rollups at *path*."""
     import sqlite3
 
     with contextlib.closing(sqlite3.connect(path)) as db:
         return int(db.execute("SELECT sum(count) FROM base").fetchone()[0])
 
 
-def _unlink(folder: str) -> None:
+def unlink_rings(folder: str) -> None:
     """Remove the ring's shared memory: only this benchmark's own."""
     for descriptor in (Path(folder) / "rings").glob("*.json"):
         current = json.loads(descriptor.read_text())["current"]
