@@ -109,6 +109,8 @@ def _unknown(words: tuple[str, ...]) -> str:
     word = words[-1]
     elsewhere = [" ".join(known) for known in COMMANDS if not group and word == known[-1]]
     hint = f"; did you mean {elsewhere[0]}?" if elsewhere else suggestion(word, nexts)
+    if group:
+        hint = hint.replace("mean ", f"mean {' '.join(group)} ")
     return f"no command {' '.join(words)!r}{hint} (commands: {', '.join(nexts)})"
 
 

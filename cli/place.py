@@ -78,6 +78,7 @@ def find(args: Mapping[str, Any]) -> Place:
         Failed: the log directory contradicts the service that runs on the data directory.
     """
     settings = _Settings(args.get("--config"))
+    settings.require_config()
     option = args.get("--data-dir")
     named, origin = (option, "--data-dir") if option else settings.get("data_dir")
     data_dir = Path(named or DEFAULT_DATA_DIR).expanduser().absolute()
@@ -148,6 +149,15 @@ class _Settings:
             _from_dotenv,
             self._from_toml,
         )
+
+    def require_config(self) -> None:
+        """Refuse a ``--config`` that isn't there, also where nothing is read from it.
+
+        Raises:
+            UsageError: it names no file.
+        """
+        if self.config and not Path(self.config).is_file():
+            raise UsageError(f"--config={self.config}: no such file")
 
     def get(self, name: str) -> tuple[str | None, str]:
         """The value of ``monitoring_<name>`` and where it stands; (None, "") when unset."""

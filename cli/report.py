@@ -122,8 +122,10 @@ def _publish(path: Path, text: str) -> None:
     """Write a file that only its owner reads and that appears when it is complete.
 
     Raises:
-        OSError: it can't be written; nothing is left behind.
+        Failed, OSError: it can't be written; nothing is left behind.
     """
+    if not path.parent.is_dir():
+        raise Failed(f"{path}: there is no directory {path.parent}")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:

@@ -58,6 +58,7 @@ th, td { text-align: right; padding: 5px 0 5px 8px; border-bottom: 1px solid var
 th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: normal;
   min-width: 5rem; overflow-wrap: break-word; }
 .texts th, .texts td { text-align: left; }
+@media (max-width: 430px) { table { font-size: .76rem; } th, td { padding-left: 5px; } }
 .texts td:last-child { white-space: normal; }
 summary { cursor: pointer; padding: 6px 0; color: var(--dim); }
 th { font-weight: 600; color: var(--dim); white-space: normal; vertical-align: bottom; }

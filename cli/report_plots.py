@@ -6,6 +6,7 @@ text, in the page's own font and colour.
 
 import io
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -73,7 +74,7 @@ def latency(rows: Sequence[Row], span_s: tuple[int, int], *, utc: bool) -> str:
         worst = max(row["max"] for row in rows)
         for stat, colour in _LATENCY:
             values = rollups.course([dict(row) for row in rows], stat)
-            axes.plot(at, values, color=colour, label=stat)
+            _line(axes, at, values, color=colour, label=stat)
         middle = sorted(row["p50"] for row in rows)[len(rows) // 2]
         if middle > 0 and worst > _LOG_FROM * middle and min(r["p50"] for r in rows) > 0:
             axes.set_yscale("log")
@@ -98,6 +99,16 @@ def _middles(rows: Sequence[Row]) -> list[float]:
     return at
 
 
+def _line(axes: Axes, at: Sequence[float], values: Sequence[float | None], **look: Any) -> None:
+    """A line that breaks where a value is missing; one that stands alone is a dot."""
+    known = [value is not None and not math.isnan(value) for value in values]
+    around = [False, *known, False]
+    alone = [i for i, here in enumerate(known) if here and not around[i] and not around[i + 2]]
+    if alone:
+        look |= {"marker": "o", "markersize": 3, "markevery": alone}
+    axes.plot(at, values, **look)
+
+
 def pnl(one: Course, span_s: tuple[int, int], *, utc: bool) -> str:
     """A running total over time, with its extremes in each interval."""
 
@@ -118,7 +129,7 @@ def pnl(one: Course, span_s: tuple[int, int], *, utc: bool) -> str:
             low.append(point.minimum)
             high.append(point.maximum)
         axes.fill_between(at, low, high, color=_BLUE, alpha=0.25, linewidth=0)
-        axes.plot(at, last, color=_BLUE)
+        _line(axes, at, last, color=_BLUE)
         axes.axhline(0.0, color=_INK, linewidth=0.5)
         axes.yaxis.set_major_locator(MaxNLocator(5))
 

@@ -153,9 +153,12 @@ def _read_saved(path: Path, last: int) -> Dump:
 
 
 def _show(found: Dump, how: Look) -> None:
-    heartbeat = _at(found.heartbeat, how) if found.heartbeat else "none"
+    # An engine that records needs no heartbeat: its newest record is a sign of life as well.
+    signs = [found.heartbeat, *(row["time"] for row in found.rows[-1:])]
+    newest = max((sign for sign in signs if sign), key=parse_rfc3339, default=None)
+    life = _at(newest, how) if newest else "none"
     render.line(how, f"{found.engine}: {found.state}")
-    render.line(how, f"{found.published:,} records written, last heartbeat {heartbeat}")
+    render.line(how, f"{found.published:,} records written, last heartbeat or record {life}")
     if not found.rows:
         render.note("no record yet")
         return

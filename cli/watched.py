@@ -227,8 +227,9 @@ def levels(where: Place, rules: Sequence[Rule], sessions: Sequence[Session]) -> 
     for rule in dict.fromkeys(one.rule for one in judged):
         of_rule = [one for one in judged if one.rule == rule]
         low = [one for one in of_rule if one.above and one.ordinary >= one.level]
-        far = [one for one in of_rule if (one.ratio or 0.0) >= FAR]
-        far.sort(key=lambda one: -(one.ratio or 0.0))
+        # One level is for all series of a rule: it is too far away when it is so from each of them.
+        of_rule.sort(key=lambda one: one.ratio or 0.0)
+        far = of_rule if (of_rule[0].ratio or 0.0) >= FAR else []
         for one in (low or far)[:1]:
             more = len(low or far) - 1
             others = f" and {more} more" if more else ""

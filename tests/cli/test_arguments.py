@@ -56,7 +56,7 @@ def test_negative_numbers_and_everything_behind_two_dashes_are_arguments():
     ("argv", "texts"),
     [
         (("alrts",), ["'alrts'", "did you mean alerts?"]),
-        (("alerts", "lst"), ["'alerts lst'", "did you mean list?"]),
+        (("alerts", "lst"), ["'alerts lst'", "did you mean alerts list?"]),
         (("ack", "x"), ["did you mean alerts ack?"]),
         (("zzzzzz",), ["commands: run, demo, status"]),
         (("metrics", "show", "--intervl", "5m"), ["--intervl", "did you mean --interval?"]),

@@ -472,7 +472,7 @@ def test_a_calendar_that_ends_is_a_warning_before_it_does():
 
 
 def test_levels_far_above_or_below_an_ordinary_day_are_warnings(desk):
-    """By rule and once; with the very comparison that `rules check` makes."""
+    """By rule and once, with the comparison of `rules check`; far means far from every series."""
     with Store.open(desk.data_dir / "rollups.db", 300) as store:
         fast = store.series_id("tick_latency", "ms", {"engine": "intraday"})
         slow = store.series_id("order_latency", "ms", {"engine": "intraday"})
@@ -489,6 +489,10 @@ def test_levels_far_above_or_below_an_ordinary_day_are_warnings(desk):
     where = place.find({"--data-dir": str(desk.data_dir)})
     rules = builtin_rules(position_limit=10_000)
     [found] = watched.levels(where, rules, [])
+    assert found.state == "OK"
+    assert "1,000 ms is 2.5 times the p99 of the last 24 h (400 ms)" in found.text
+    far = [Rule("fast", "tick_latency", {Severity.WARNING: Level(1000.0, "ms")})]
+    [found] = watched.levels(where, far, [])
     assert found.state == "WARNING"
     assert "1,000 ms is 2,500 times the p99 of the last 24 h (0.4 ms), tick_latency" in found.text
     low = [Rule("slow", "order_latency", {Severity.WARNING: Level(100.0, "ms")})]

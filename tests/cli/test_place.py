@@ -57,7 +57,7 @@ def test_another_toml_file_can_be_named(here, monkeypatch):
     assert find(config="desk.toml").data_dir == here / "desk"
     monkeypatch.setenv("MONITORING_CONFIG", "desk.toml")
     assert find().data_dir == here / "desk"
-    with pytest.raises(UsageError, match=r"--config=none.toml: can't be read"):
+    with pytest.raises(UsageError, match=r"--config=none\.toml: no such file"):
         find(config="none.toml")
     (here / "bad.toml").write_text("= 1")
     with pytest.raises(UsageError, match=r"--config=bad.toml: not TOML"):
@@ -128,3 +128,9 @@ def test_settings_of_the_service_are_numbers_or_defaults(here):
     data = service(here, settings={"a": 7, "b": "seven"})
     found = find(data_dir=data)
     assert (found.setting("a", 1), found.setting("b", 1), found.setting("c", 1)) == (7, 1, 1)
+
+
+def test_a_configuration_that_is_not_there_is_refused_even_where_it_is_not_needed(here):
+    """A slip in --config must not look like a command that used it."""
+    with pytest.raises(UsageError, match=r"--config=none\.toml: no such file"):
+        find(config="none.toml", data_dir=str(here))

@@ -224,7 +224,7 @@ def test_an_unknown_loss_is_not_zero(desk):
         (["--hours", "0"], 2, "--hours=0"),
         (["--html", "x.html", "--json"], 2, "--html can't be combined with --json"),
         (["--html", "/"], 1, "/: is a directory"),
-        (["--html", "/nonexistent/x.html"], 1, "No such file or directory"),
+        (["--html", "/nonexistent/x.html"], 1, "there is no directory /nonexistent"),
     ],
 )
 def test_what_cannot_be_reported_is_one_line(day, argv, code, text):
@@ -509,3 +509,11 @@ def test_facts_are_gathered_without_anything_there(desk):
     where = place.find({"--data-dir": str(desk.data_dir)})
     facts = report_facts.gather(where, 0, 3600)
     assert facts.records == 0 and [one.partition(":")[0] for one in facts.missing] == ["rollups"]
+
+
+def test_an_interval_that_stands_alone_is_a_dot():
+    """A line needs two; what was recorded is never invisible."""
+    points = [Point(0, 300, 0, -1, 4, 2), Point(300, 600, 1, 1, 1, 1)]
+    one, two = (Course("pnl", "INR", {"engine": "a"}, points[:count]) for count in (1, 2))
+    dotted, plain = (report_plots.pnl(each, (0, 900), utc=True) for each in (one, two))
+    assert dotted.count("<use") > plain.count("<use")
