@@ -7,6 +7,8 @@ quantiles.
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import islice
+from operator import lt
 from typing import Any
 
 from aggregator import histogram, interval
@@ -35,9 +37,9 @@ class Merged:
         histogram.add_into(self.buckets, histogram.decode(blob))
 
     def numbers(self) -> tuple[Any, ...]:
-        """The columns of a row from the count on, without buckets."""
+        """The columns of a row from the count on; there are no buckets in it."""
         quantiles = histogram.quantiles(self.buckets, QUANTILES, self.minimum, self.maximum)
-        return (self.count, self.skipped, self.total, self.minimum, self.maximum, *quantiles)
+        return (self.count, self.skipped, self.total, self.minimum, self.maximum, *quantiles, None)
 
 
 def by_interval(
@@ -48,7 +50,10 @@ def by_interval(
         return merged(rows, wanted, interval_s, lost, watermark_s)
     order = wanted.order  # rows that have their interval to themselves
     if len(order) > 1:
-        rows.sort(key=lambda row: (row[0], order[row[2]]))
+        if all(map(lt, order, islice(order, 1, None))):  # named in the order of their names
+            rows.sort()
+        else:
+            rows.sort(key=lambda row: (row[0], order[row[2]]))
     return answers(rows, wanted.series, lost, watermark_s)
 
 
@@ -71,8 +76,10 @@ def merged(
     order, named = wanted.order, wanted.series
     for cell in sorted(single, key=lambda cell: (cell[0], order[cell[1]], cell[2])):
         start_s, number, step_s = cell
-        numbers = several[cell].numbers() if cell in several else single[cell][COUNT:BUCKETS]
-        yield answer(named[number], start_s, step_s, numbers, lost, watermark_s)
+        row = single[cell]
+        if cell in several:
+            row = (*row[:COUNT], *several[cell].numbers())
+        yield answer(named[number], (start_s, step_s, *row[2:]), lost, watermark_s)
 
 
 def answers(
@@ -80,18 +87,12 @@ def answers(
 ) -> Iterator[dict[str, Any]]:
     """One answer a row, as it is."""
     for row in rows:
-        yield answer(named[row[2]], row[0], row[1], row[COUNT:BUCKETS], lost, watermark_s)
+        yield answer(named[row[2]], row, lost, watermark_s)
 
 
-def answer(
-    series: Named, start_s: int, step_s: int, numbers: Row, lost: Lost, watermark_s: float
-) -> dict[str, Any]:
-    """A row with the fields of the contract.
-
-    Args:
-        numbers: a row's columns from the count on, without buckets.
-    """
-    count, skipped, total, minimum, maximum, p50, p90, p99, p999 = numbers
+def answer(series: Named, row: Row, lost: Lost, watermark_s: float) -> dict[str, Any]:
+    """A row with the fields of the contract."""
+    start_s, step_s, _, count, skipped, total, minimum, maximum, p50, p90, p99, p999, _ = row
     end_s = start_s + step_s
     return {
         "metric": series.metric,
@@ -117,8 +118,13 @@ def answer(
 @lru_cache(maxsize=2048)
 def _stamp(at_s: int) -> str:
     """Whole seconds as RFC 3339 in UTC, such as 2026-01-31T09:15:00Z."""
-    minutes, seconds = divmod(at_s % DAY_S, 60)
-    return f"{_day(at_s // DAY_S)}{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
+    return _day(at_s // DAY_S) + _clock(at_s % DAY_S)
+
+
+@lru_cache(maxsize=2048)
+def _clock(rest_s: int) -> str:
+    minutes, seconds = divmod(rest_s, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}Z"
 
 
 @lru_cache(maxsize=512)

@@ -218,8 +218,8 @@ def summary(
                 _add(merged, reader.whole(db, known, *ends))
     for number in wanted.order:
         if number in merged:
-            series, numbers = wanted.series[number], merged[number].numbers()
-            yield answer.answer(series, low_s, high_s - low_s, numbers, lost, watermark_s)
+            row = (low_s, high_s - low_s, number, *merged[number].numbers())
+            yield answer.answer(wanted.series[number], row, lost, watermark_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The demo as a command: real processes, and what every other command says of it."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import duckdb
 import pytest
 
 from ringbuf.ownership import holder
@@ -77,6 +79,7 @@ def test_the_demo_shows_its_alerts_and_its_numbers_add_up(desk: Desk) -> None:
     assert written == read > 100_000
     assert (lost, rejected) == (0, 0)
     assert sum(counts(desk).values()) == written
+    assert_day_files_agree(desk)
     alerts = {row["rule"]: row for row in desk.json("alerts", "list", "--all")}
     assert {rule for rule in alerts if "lapsed" not in rule} == {
         "performance_degradation",
@@ -89,6 +92,33 @@ def test_the_demo_shows_its_alerts_and_its_numbers_add_up(desk: Desk) -> None:
     for command in commands:
         words = command.removeprefix("python -m cli ").split()[:-2]
         assert desk.command(*words, code=(0, 1, 2, 3))
+
+
+def assert_day_files_agree(desk: Desk) -> None:
+    """`zcat`, `metrics export --raw` and DuckDB count what `metrics summary` does."""
+    told = {
+        (row["metric"], row["labels"].get("strategy")): row["count"]
+        for row in desk.json("metrics", "summary")
+    }
+    files = sorted(str(path) for path in (desk.data_dir / "archive").iterdir())
+    zcat = subprocess.run(["zcat", *files], capture_output=True, check=True).stdout
+    exported = desk.command("metrics", "export", "--raw", "--format", "json")
+    for lines in (zcat.splitlines(), exported.splitlines()):
+        found: Counter[tuple[str, str | None]] = Counter()
+        for row in map(json.loads, lines):
+            found[row["metric"], row["labels"].get("strategy")] += 1 + row.get("skipped", 0)
+        assert found == told
+    # Kind and packing are named: ".part" says neither; and a column that only thinning adds.
+    source = (
+        f"read_json({files}, format='newline_delimited', compression='gzip', columns="
+        "{metric: 'VARCHAR', labels: 'MAP(VARCHAR, VARCHAR)', skipped: 'BIGINT'})"
+    )
+    with duckdb.connect() as db:
+        rows = db.execute(
+            "SELECT metric, labels['strategy'], sum(1 + coalesce(skipped, 0))"
+            f" FROM {source} GROUP BY ALL"
+        ).fetchall()
+    assert {(metric, strategy): int(count) for metric, strategy, count in rows} == told
 
 
 @pytest.mark.skipif(not RECORDING.exists(), reason="the recording isn't beside this checkout")
@@ -149,6 +179,30 @@ def test_a_killed_demo_leaves_its_numbers_and_the_next_one_goes_on(desk: Desk) -
     assert (read, lost) == (written, 0)
     assert sum(counts(desk).values()) == before["written"] + written
     assert holder(desk.data_dir / "service.lock") is None
+
+
+def test_whoever_is_killed_in_the_middle_of_the_demo_the_counts_add_up(desk: Desk) -> None:
+    """Aggregator, notifier, service and engine, one after the other, all with kill -9."""
+    process = start(desk, "--no-incidents")
+    [*_, line] = wait_for_line(process, "service:")
+    service = int(line.split()[2].rstrip(";"))
+    for name in ("aggregator", "notifier"):
+        seen = engine(desk).get("written", 0)
+        wait_for(lambda: engine(desk).get("written", 0) > seen, "records")  # noqa: B023
+        desk.kill_child(service, name)
+        wait_for(lambda: desk.children(service), "restarted children")
+    os.kill(service, signal.SIGKILL)
+    seen = engine(desk)["written"]
+    wait_for(lambda: engine(desk)["written"] > seen, "an engine that doesn't notice")
+    process.kill()
+    process.communicate()
+    out = finish(start(desk, "--speed", "max", "--seconds", "5", "--no-incidents"))
+    written, read, lost, rejected = records(out)
+    total = engine(desk)["written"]
+    assert total > written == read > 0
+    assert (lost, rejected) == (0, 0)
+    assert sum(counts(desk).values()) == total
+    assert_day_files_agree(desk)
 
 
 def test_the_demo_never_injects_into_somebody_elses_service(desk: Desk) -> None:
