@@ -30,11 +30,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from aggregator import dayfile, dayfolder, dayline, handover, thinning
+from aggregator import dayfile, dayfolder, dayline, handover, member, thinning
 from aggregator.binning import FloatArray, IntArray
 from aggregator.budget import Budget
-from aggregator.dayfile import MAX_MEMBER_BYTES, MAX_RINGS, Cover
-from aggregator.dayfolder import DAY_NS
 from aggregator.dayline import Shape
 from aggregator.daywriter import DayFiles
 from aggregator.handover import Handover
@@ -49,8 +47,6 @@ FLUSH_S = 1.0
 FLUSH_RECORDS = 32_768  # that many waiting are flushed at once
 MAX_HELD = 1 << 19  # records that couldn't be written
 _CHUNK = 1 << 17
-_MEMBER_RECORDS = 1 << 13  # formatting more in one go would make the loop wait for the interpreter
-_LINE_BYTES = 80  # of a line, besides its series' constant parts
 
 
 class Source(Protocol):
@@ -241,25 +237,12 @@ class History:
             len(rows), waiting, lambda: int(np.count_nonzero(thinning.beyond(rows, levels)))
         )
         while len(self._held):
-            piece = self._held[: self._member_rows()]
+            piece = self._held[: member.next_rows(self._held, self._shape)]
             kept = piece
             if nth > 1:
                 kept = thinning.every_nth(piece, nth, thinning.beyond(piece, levels))
             self._write(piece, kept, covered)
             self._held = self._held[len(piece) :]
-
-    def _member_rows(self) -> int:
-        """How many of the held rows the next member covers: of one day, and bounded."""
-        rows = self._held[:_MEMBER_RECORDS]
-        days = rows["time_ns"] // DAY_NS
-        others = np.flatnonzero(days != days[0])
-        count = int(others[0]) if len(others) else len(rows)
-        rings = np.sort(np.unique(rows["ring"], return_index=True)[1])
-        if len(rings) > MAX_RINGS:
-            count = min(count, int(rings[MAX_RINGS]))
-        shapes = [self._shape(series) for series in np.unique(rows["series"]).tolist()]
-        longest = max(len(each.middle) + len(each.end) for each in shapes) + _LINE_BYTES
-        return max(1, min(count, MAX_MEMBER_BYTES // longest))
 
     def _write(self, piece: Rows, kept: Rows, covered: dict[str, int]) -> None:
         """Append one member that covers *piece* and holds *kept*.
@@ -275,13 +258,7 @@ class History:
             [shapes[series] for series in kept["series"].tolist()],
             kept["skipped"].tolist(),
         )
-        cover = Cover(
-            rings={self._rings[ring]: _span(piece, ring) for ring in np.unique(piece["ring"])},
-            records=len(kept),
-            skipped=int(kept["skipped"].sum()),
-            first_ns=int(piece["time_ns"].min()),
-            last_ns=int(piece["time_ns"].max()),
-        )
+        cover = member.cover_of(piece, kept, self._rings)
         day = dayfolder.day_of(int(piece["time_ns"][0]))
         self._files.append(day, dayfile.pack(lines, cover))
         for ring, (_, last) in cover.rings.items():
@@ -311,9 +288,3 @@ class History:
                 extra={"component": "monitoring", "problem": problem},
             )
         self.problem = problem
-
-
-def _span(rows: Rows, ring: int) -> tuple[int, int]:
-    """First and last seq of a ring; its rows are in that order."""
-    seqs = rows["seq"][rows["ring"] == ring]
-    return int(seqs[0]), int(seqs[-1])

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import dayfile, dayfolder, dayline, handover, history, recent
+from aggregator import dayfile, dayfolder, dayline, handover, history, member, recent
 from aggregator.archive import Archive
 from aggregator.background import Background
 from aggregator.dayreader import read_records
@@ -293,8 +293,8 @@ def test_members_stay_small_whatever_the_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Long names, many records or many rings make more members, not larger ones."""
-    monkeypatch.setattr(history, "MAX_MEMBER_BYTES", 100_000)
-    monkeypatch.setattr(history, "MAX_RINGS", 3)
+    monkeypatch.setattr(member, "MAX_MEMBER_BYTES", 100_000)
+    monkeypatch.setattr(member, "MAX_RINGS", 3)
     rings = [ring(40, f"{number:032x}", series=(number,)) for number in range(8)]
     world = World(tmp_path, rings)
     life = world.start()
@@ -430,7 +430,7 @@ def test_a_kill_while_thinning_keeps_the_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was left out is counted with the member that covers it, once."""
-    monkeypatch.setattr(history, "_MEMBER_RECORDS", 100)
+    monkeypatch.setattr(member, "_RECORDS", 100)
     for number in range(40):
         world = World(tmp_path / str(number), [ring(1000)])
         with killed_at(monkeypatch, number, torn=bool(number % 2)):
