@@ -159,10 +159,16 @@ class Desk:
             notifier.step(wall_ns, wall_ns=wall_ns, mono_ns=mono_ns)
         notifier.close()
 
-    def run(self, *argv: str) -> Ended:
+    def run(self, *argv: str, **environment: str) -> Ended:
         """Run a command in this process."""
         self.capture.readouterr()
-        code = main(["--data-dir", str(self.data_dir), *argv])
+        before = dict(os.environ)
+        os.environ.update(environment)
+        try:
+            code = main(["--data-dir", str(self.data_dir), *argv])
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
         captured = self.capture.readouterr()
         return Ended(code, captured.out, captured.err)
 

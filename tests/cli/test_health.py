@@ -33,6 +33,7 @@ from tests.cli.test_metrics import T0, rollup
 from tests.servers import HttpServer, Reply
 
 NS = 10**9
+PROBE = probe.run
 FIELDS = {"check", "state", "message", "todo"}
 
 
@@ -43,6 +44,18 @@ def named(rows, name):
 
 def states(found):
     return [each.state for each in found]
+
+
+@pytest.fixture(scope="module")
+def probed():
+    """What the probe of the ring's stores really finds here."""
+    return PROBE(0.05)
+
+
+@pytest.fixture(autouse=True)
+def _probed_once(probed, monkeypatch):
+    """The probe takes its time; here it took it once."""
+    monkeypatch.setattr(probe, "run", lambda: probed)
 
 
 @pytest.fixture
@@ -87,7 +100,7 @@ def test_everything_in_place_is_seen_from_another_process(well):
 
 def test_the_exit_code_is_that_of_the_worst_and_text_is_a_line_a_check(well):
     """0, 1, 2 as a monitoring plugin; first the worst and how many, then what to do."""
-    ended = well.command("health", MONITORING_ACK_TTL_SECONDS="7200")
+    ended = well.run("health", MONITORING_ACK_TTL_SECONDS="7200")
     head, blank, titles, *lines = ended.out.splitlines()
     assert blank == "" and titles.split()[:2] == ["state", "check"]
     words = [line.split()[0] for line in lines]
@@ -99,7 +112,7 @@ def test_the_exit_code_is_that_of_the_worst_and_text_is_a_line_a_check(well):
 
 def test_a_wrong_directory_is_never_healthy(desk):
     """Nothing there: UNKNOWN, exit code 3, and where it looked."""
-    ended = desk.command("health", "--json", "--data-dir", str(desk.folder / "nowhere"))
+    ended = desk.run("health", "--json", "--data-dir", str(desk.folder / "nowhere"))
     assert ended.code == 3
     [(state, text)] = named(ended.rows, "service")
     assert state == "UNKNOWN" and str(desk.folder / "nowhere") in text
@@ -107,7 +120,7 @@ def test_a_wrong_directory_is_never_healthy(desk):
 
 def test_wrong_use_is_unknown(desk):
     """A monitoring system must not read it as a warning."""
-    ended = desk.command("health", "--sned")
+    ended = desk.run("health", "--sned")
     assert ended.code == 3
     assert "did you mean --send?" in ended.err
 
@@ -133,7 +146,7 @@ def test_every_problem_of_the_settings_is_told(desk):
     """Those of the environment, of rules and of plugins, and exit code 2."""
     rules = desk.folder / "rules.toml"
     rules.write_text('[[rule]]\nname = "x"\nmetrik = "y"\n')
-    ended = desk.command(
+    ended = desk.run(
         "health", "--json", MONITORING_ACK_TTL_SECONDS="60", MONITORING_MAX_RAW_METRICS="1"
     )
     assert ended.code == 2
@@ -145,7 +158,7 @@ def test_every_problem_of_the_settings_is_told(desk):
         ),
     ]
     assert named(ended.rows, "directories") and named(ended.rows, "engines")
-    ended = desk.command(
+    ended = desk.run(
         "health",
         "--json",
         MONITORING_RULES_FILE=str(rules),
@@ -158,7 +171,7 @@ def test_every_problem_of_the_settings_is_told(desk):
 
 def test_a_setting_that_nobody_knows_is_a_warning(desk):
     """It may be another program's; if it is ours, it does nothing."""
-    ended = desk.command("health", "--json", MONITORING_FOO_BAR_BAZ="1")
+    ended = desk.run("health", "--json", MONITORING_FOO_BAR_BAZ="1")
     assert ("WARNING", "MONITORING_FOO_BAR_BAZ is no setting, and ignored") in named(
         ended.rows, "settings"
     )
@@ -167,7 +180,7 @@ def test_a_setting_that_nobody_knows_is_a_warning(desk):
 
 def test_a_running_service_with_other_settings_is_a_warning(well):
     """Somebody changed a setting and forgot to restart it."""
-    found = named(well.command("health", "--json").rows, "settings")
+    found = named(well.run("health", "--json").rows, "settings")
     assert found == [
         (
             "WARNING",
@@ -304,9 +317,9 @@ def test_where_the_clock_source_is_hidden_its_cost_decides(tmp_path, monkeypatch
 
 def test_the_ring_store_is_seen_in_one_piece_by_a_second_process():
     """And a writer that stores as a ring must not is caught, so the probe can see it."""
-    seen = probe.run()
+    seen = PROBE()
     assert seen.changes > 0 and seen.torn == 0
-    assert any(probe.run(broken=True).torn for _ in range(5))
+    assert any(PROBE(broken=True).torn for _ in range(5))
     assert checks.ring_store().state == "OK"
 
 
@@ -336,7 +349,7 @@ def test_a_second_process_that_never_writes_is_no_verdict(monkeypatch):
     """The check says that it can't tell."""
     monkeypatch.setattr(sys, "executable", "/bin/true")
     with pytest.raises(OSError, match="didn't write"):
-        probe.run()
+        PROBE()
 
 
 def test_other_programs_called_like_ours_are_found(tmp_path, monkeypatch):
@@ -370,7 +383,7 @@ def test_an_engine_that_was_killed_is_critical(well):
     subprocess.run(
         [sys.executable, "-c", code, str(well.data_dir)], check=False, env=clean_environment()
     )
-    ended = well.command("health", "--json")
+    ended = well.run("health", "--json")
     [row] = [row for row in ended.rows if row["check"] == "engines" and row["state"] != "OK"]
     assert row["state"] == "CRITICAL" and row["message"].startswith("dead: engine swing")
     assert row["todo"] == "tickwatch ring dump swing, then restart"
@@ -601,6 +614,7 @@ def test_stores_that_are_damaged_are_critical(well):
     for name in ("rollups.db", "alerts.db"):
         for path in well.data_dir.glob(f"{name}*"):
             path.write_bytes(b"not a database, certainly" * 400)
+            os.utime(path, (time.time() - 60,) * 2)  # nobody is just creating it
     found = named(well.run("health", "--json").rows, "stores")
     assert [state for state, _ in found] == ["CRITICAL", "CRITICAL"]
 
@@ -635,7 +649,7 @@ def webhook(server, path="/hooks/T0PS3CRETTOKEN", **more):
 def test_a_test_message_reaches_the_receiver_and_its_answer_is_shown(desk, receiver):
     """Marked as a test, through the real plugin, from another process; nothing else is sent."""
     receiver.default = Reply(202, "queued as 4711")
-    ended = desk.command("health", "--send", "--json", **webhook(receiver))
+    ended = desk.run("health", "--send", "--json", **webhook(receiver))
     [request] = receiver.wait(1)
     body = request.json()
     assert body["test"] is True and body["rule"] == "delivery_test"
@@ -652,7 +666,7 @@ def test_a_refusal_is_critical_and_shows_no_secret(desk, receiver):
     """What the other side said, without what it was sent."""
     receiver.default = Reply(403, "token T0PS3CRETTOKEN and hunter2hunter2 are unknown")
     for output in ([], ["--json"]):
-        ended = desk.command("health", "--send", *output, **webhook(receiver))
+        ended = desk.run("health", "--send", *output, **webhook(receiver))
         assert ended.code == 2
         assert "HTTP 403: token *** and *** are unknown" in ended.out
         assert "T0PS3CRET" not in ended.out + ended.err
@@ -669,9 +683,7 @@ def test_a_plugin_that_never_answers_holds_up_no_other(desk, receiver):
         f'[[plugin]]\nkind = "webhook"\nname = "c"\nurl = "{receiver.url}/c"\nenabled = false\n'
     )
     started = time.monotonic()
-    found = named(
-        desk.command("health", "--send", "--json", "--config", str(config)).rows, "delivery"
-    )
+    found = named(desk.run("health", "--send", "--json", "--config", str(config)).rows, "delivery")
     assert [state for state, _ in found] == ["CRITICAL", "OK"]
     assert found[0][1].startswith("a (webhook): outcome unknown: no reply within ")
     assert found[1][1] == "b (webhook) accepted a test message: HTTP 200: ok"

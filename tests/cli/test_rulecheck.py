@@ -133,7 +133,7 @@ def test_a_sound_file_shows_what_is_in_force(desk):
 def test_text_names_file_sessions_and_what_is_off(desk):
     """One line a rule, in words."""
     path = rule_file(desk)
-    ended = desk.command("rules", "check", path)
+    ended = desk.run("rules", "check", path)
     head, off, _, titles, *lines = ended.out.splitlines()
     assert head == f"{path}: {len(lines)} rules in force, sessions: NSE"
     assert off == "switched off: daily_loss_high"
@@ -156,7 +156,7 @@ def test_every_problem_is_told_with_its_line(desk):
         '[[plugin]]\nkind = "webhok"\n\n[[plugin]]\nkind = "slack"\nname = "s"\n'
         '[[route]]\nsteps = [["nobody"]]\nunackd = "5m"\n',
     )
-    ended = desk.command("rules", "check", path)
+    ended = desk.run("rules", "check", path)
     assert ended.code == 1
     lines = ended.out.splitlines()
     assert lines[0].startswith(f"{path} line 6, session 'NSE': close is missing")
@@ -169,7 +169,7 @@ def test_every_problem_is_told_with_its_line(desk):
     assert ended.err == (
         f"tickwatch: {len(lines)} problems in {path}: a service keeps the rules that it has\n"
     ).removeprefix("tickwatch: ")
-    ended = desk.command("rules", "check", path, "--json")
+    ended = desk.run("rules", "check", path, "--json")
     assert ended.code == 1
     assert [row["problem"] for row in ended.rows] == lines
     assert {row["line"] for row in ended.rows} == {6, 1, None}
@@ -178,11 +178,11 @@ def test_every_problem_is_told_with_its_line(desk):
 def test_half_configured_plugins_and_unknown_ones_in_routes_are_problems(desk):
     """A route may name a plugin of the settings, too."""
     path = rule_file(desk, '[[plugin]]\nkind = "slack"\nname = "s"\n')
-    ended = desk.command("rules", "check", path)
+    ended = desk.run("rules", "check", path)
     assert ended.code == 1 and "s: url is empty" in ended.out
     assert "1 problem in" in ended.err
     path = rule_file(desk, '[[route]]\nsteps = [["webhook"], ["nobody"]]\nunacked = "5m"\n')
-    ended = desk.command(
+    ended = desk.run(
         "rules",
         "check",
         path,
@@ -221,14 +221,14 @@ def test_without_a_file_the_configured_one_is_checked(desk):
     """The rules file of the settings, else the TOML file, else the built-in rules alone."""
     path = rule_file(desk)
     assert desk.run("rules", "check").out.startswith("no rule file: ")
-    ended = desk.command("rules", "check", MONITORING_RULES_FILE=path)
+    ended = desk.run("rules", "check", MONITORING_RULES_FILE=path)
     assert ended.out.startswith(f"{path}: ")
-    assert desk.command("rules", "check", "--config", path).out.startswith(f"{path}: ")
+    assert desk.run("rules", "check", "--config", path).out.startswith(f"{path}: ")
 
 
 def test_wrong_settings_are_wrong_use(desk):
     """The built-in rules depend on them."""
-    ended = desk.command("rules", "check", MONITORING_DAILY_LOSS_ALERT_PCT="99")
+    ended = desk.run("rules", "check", MONITORING_DAILY_LOSS_ALERT_PCT="99")
     assert ended.code == 2
     assert "MONITORING_DAILY_LOSS_ALERT_PCT=99: must be 0.5..10" in ended.err
 
@@ -249,7 +249,7 @@ def test_the_rules_in_force_are_those_of_the_service(desk, monkeypatch, text, tr
 
 def test_levels_are_compared_with_what_was_recorded(recorded):
     """In the series' own unit; how far off they are, or that they were reached."""
-    ended = recorded.command("rules", "check", "--json")
+    ended = recorded.run("rules", "check", "--json")
     assert ended.err == ""
     rules = by_rule(ended.rows)
     compared = {each["metric"]: each for each in rules["performance_degradation"]["compared"]}
@@ -268,7 +268,7 @@ def test_levels_are_compared_with_what_was_recorded(recorded):
 
 def test_the_comparison_is_words_for_people(recorded):
     """Two digits of how many times; few records are named."""
-    out = recorded.command("rules", "check").out
+    out = recorded.run("rules", "check").out
     assert "1,000 ms is 5,000 times the p99 of the last 24 h (0.2" in out
     assert "1,000,000 us was reached: the highest of the last 24 h is 2,000,000 us" in out
     assert "1,000 ms is 1,000 times the p99 of the last 24 h (1 ms), of 1 records only" in out
