@@ -128,6 +128,7 @@ def test_another_series_of_an_acked_rule_is_told(world):
     assert [one.alert["labels"]["symbol"] for one in desk.accepted] == ["A", "B"]
 
 
+@pytest.mark.slow
 def test_a_thousand_repeats_of_an_acked_condition_stay_quiet(make_world):
     """An engine that fires and recovers a thousand times is told less than a fifth as often."""
     heard = []
@@ -806,6 +807,7 @@ def test_a_late_line_within_the_reopen_window_finds_its_alert(world):
     assert alert.started_ns < again.at_ns
 
 
+@pytest.mark.slow
 def test_five_thousand_alerts_in_a_second_add_up(make_world):
     """The first leaves at once, the rest in digests with exact counts, critical ones first."""
     world = make_world(

@@ -68,7 +68,6 @@ def writer(data_dir: Path) -> Iterator["subprocess.Popen[str]"]:
     process.stdout.close()
 
 
-@pytest.mark.slow
 def test_no_accepted_record_is_torn_or_in_the_wrong_place(
     writer: "subprocess.Popen[str]", data_dir: Path
 ) -> None:
