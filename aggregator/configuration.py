@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregator import sources
-from aggregator.builtin import builtin_rules
-from aggregator.rulefile import RuleFileError, parse_rules
-from aggregator.rules import Rule
+from aggregator import ruleset, sources
+from aggregator.rule import Rule
+from aggregator.rulefile import RuleFile, RuleFileError
 from aggregator.sessions import Session
 from aggregator.settings import Settings, SettingsError
 from notifier.alert import Severity
@@ -39,7 +38,11 @@ def configure(settings: Settings) -> Configuration:
         SettingsError: with every problem of rules, sessions, routes and plugins.
     """
     problems: list[str] = []
-    rules, sessions = _rules(settings, problems)
+    try:
+        own = ruleset.in_force(settings, ruleset.configured_file(settings))
+    except RuleFileError as error:
+        problems += error.problems
+        own = RuleFile((), ())
     plugins = [plugin for plugin in _plugins(settings) if plugin.enabled]
     tables = sources.read_config()
     try:
@@ -79,34 +82,7 @@ def configure(settings: Settings) -> Configuration:
         log_level=settings.monitoring_log_level,
         log_format=settings.monitoring_log_format,
     )
-    return Configuration(settings, tuple(rules), tuple(sessions), notifier)
-
-
-def _rules(settings: Settings, problems: list[str]) -> tuple[Sequence[Rule], Sequence[Session]]:
-    builtin = builtin_rules(
-        max_sentiment_failures=settings.monitoring_max_sentiment_failures,
-        sentiment_failure_window_s=settings.monitoring_sentiment_failure_window,
-        artifact_staleness_hours=settings.monitoring_artifact_staleness_hours,
-        daily_loss_alert_pct=settings.monitoring_daily_loss_alert_pct,
-        position_limit=settings.monitoring_position_limit,
-        performance_threshold_ms=settings.monitoring_performance_alert_threshold_ms
-        if settings.monitoring_enable_performance_tracking
-        else None,
-        disk_alert_pct=settings.monitoring_disk_alert_pct,
-    )
-    path = (
-        Path(settings.monitoring_rules_file)
-        if settings.monitoring_rules_file
-        else sources.config_path()
-    )
-    if path is None:
-        return builtin, ()
-    try:
-        own = parse_rules(path, builtin)
-    except RuleFileError as error:
-        problems += error.problems
-        return builtin, ()
-    return own.rules, own.sessions
+    return Configuration(settings, tuple(own.rules), tuple(own.sessions), notifier)
 
 
 def _plugins(settings: Settings) -> Iterator[PluginSettings]:
