@@ -86,7 +86,10 @@ def _measured(transition: Transition) -> str:
         parts.append(render.quantity(transition.value, transition.unit))
     if transition.threshold is not None:
         parts.append(f"(limit {render.number(transition.threshold)})")
-    return " ".join(part for part in (*parts, transition.message, transition.reason) if part)
+    # A built-in rule's message may be its name in words, which stands there already.
+    said = transition.message.replace(" ", "_") != transition.rule
+    message = transition.message if said else ""
+    return " ".join(part for part in (*parts, message, transition.reason) if part)
 
 
 def of_decision(decision: Decision, rules: Mapping[str, str]) -> Event:

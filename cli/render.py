@@ -185,8 +185,9 @@ def rich_cards(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width:
             text = _plain(cell)
             if not text:
                 continue
-            title = "" if column.title in _CLEAR else f"{column.title} "
-            pair = Text(title, style="dim") + Text(text, style=_style(cell))
+            pair = Text("" if column.title in _CLEAR else f"{column.title} ")
+            pair.stylize("dim")  # the title, not what follows
+            pair.append(text, style=_style(cell))
             if used and used + 2 + pair.cell_len > width:
                 cards.append("\n  ")
                 used = 2

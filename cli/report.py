@@ -258,13 +258,13 @@ def _latency_cells(facts: Facts, before: Facts, how: Look) -> list[list[Cell]]:
     for row in report_rows.latency_rows(facts, before):
         over_time = rollups.course(facts.over_time.get(rollups.series_key(row), []), "p99")
         change = row["p99_change_pct"]
-        old = "" if row["before"] is None else render.quantity(row["before"]["p99"], row["unit"])
+        old = "" if row["before"] is None else render.duration(row["before"]["p99"], row["unit"])
         found.append(
             [
                 row["metric"],
                 render.labels(row["labels"]),
                 f"{row['count']:,}",
-                *(render.quantity(row[s], row["unit"]) for s in ("p50", "p99", "p999", "max")),
+                *(render.duration(row[s], row["unit"]) for s in ("p50", "p99", "p999", "max")),
                 old if change is None else f"{old} ({change:+.0f} %)",
                 render.sparkline(over_time, how),
             ]

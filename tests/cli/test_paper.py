@@ -230,7 +230,7 @@ def test_the_recording_trades_as_recomputed() -> None:
     assert_equal(run, Reference(lines))
 
 
-@pytest.mark.parametrize("speed", [None, 400.0, 50.0, 20.0])
+@pytest.mark.parametrize("speed", [None, 400.0, 50.0])
 def test_trades_are_the_same_at_every_speed(
     minute: list[bytes],
     minute_reference: Reference,

@@ -206,3 +206,17 @@ def test_the_rest_of_a_long_line_is_indented(monkeypatch):
 def test_short_times_are_shown_in_a_readable_unit(value, unit, text):
     """Nobody counts zeros; other units are left alone."""
     assert render.duration(value, unit) == text
+
+
+def test_a_cards_values_are_not_dim(monkeypatch):
+    """Only their titles are; a critical alert is as bright on a small screen as on a large one."""
+    stream = Terminal()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    columns = [Column(name, whole=True) for name in ("severity", "since", "message")]
+    row = [Styled("critical", "critical"), "2026-01-31 09:15", "x" * 30]
+    render.table(render.look({}), columns, [row])
+    assert "\x1b[1;31mcritical\x1b[0m" in stream.text
+    assert "\x1b[2msince \x1b[0m2026-01-31 09:15" in stream.text

@@ -131,6 +131,14 @@ def test_filters_apply_to_severity_and_rule(desk, feed):
     assert kept(Severity.INFO, "daily_*") == [("fired", "daily_loss"), ("acked", "daily_loss")]
 
 
+def test_a_message_that_repeats_the_rule_is_left_out(desk, feed):
+    """One name is enough, and "connection lost" would look odd behind "resolved"."""
+    desk.tell("connection_lost", value=0.0, threshold=0.0, message="connection lost")
+    desk.tell("connection_lost", Kind.RESOLVED, value=1.0, message="connection lost")
+    desk.tell("order_rejected", message="RMS says no")
+    assert [event.detail for event in feed().first()] == ["0 (limit 0)", "1", "RMS says no"]
+
+
 def test_without_room_for_a_watcher_the_loop_still_looks(desk, monkeypatch, capsys):
     """inotify's limits are the system's business, alerts are ours."""
     import watchdog.observers
