@@ -290,7 +290,7 @@ def test_only_messages_of_the_range_are_listed_but_windows_know_what_was_before(
 
 def test_two_files_are_compared(desk, rules):
     """What both tell, what only the one or the other does; a line each, in order of time."""
-    session(desk).keep()
+    session(desk, seconds=1300).keep()
     tuned = desk.folder / "tuned.toml"
     tuned.write_text(rules.read_text().replace('"50ms"', '"150ms"').replace("20s", "60s"))
     ended = replay(desk, rules, "--diff", str(tuned))
@@ -305,7 +305,7 @@ def test_two_files_are_compared(desk, rules):
     out = desk.run("rules", "replay", "--rules", str(rules), "--diff", str(tuned)).out
     marks = [line[0] for line in out.splitlines()[1:]]
     assert set(marks) == {" ", "-", "+"} or set(marks) == {"-", "+"} | {" "}
-    same = replay(desk, rules, "--diff", str(rules)).rows
+    same = replay(desk, rules, "--diff", str(rules), "--hours", "0.2").rows
     assert {row["rules"] for row in same} == {"both"}
 
 
