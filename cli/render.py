@@ -30,7 +30,6 @@ _BLOCKS = "▁▂▃▄▅▆▇█"
 _ASCII_BLOCKS = "_.:-=+*#"
 SPARK_WIDTH = 24
 _INDENT = 2  # columns before the rest of a line that doesn't fit
-# Titles that a card leaves out, because their values say what they are.
 _CLEAR = frozenset({"metric", "labels", "id", "rule", "severity", "state", "time", "check"})
 _FOLDED = 12  # columns that a text still needs to be readable when it folds
 
@@ -112,8 +111,8 @@ def line(how: Look, *cells: Cell) -> None:
     text = Text(" ").join(Text(_plain(cell), style=_style(cell)) for cell in cells)
     screen = console(how)
     if text.cell_len > screen.width > 2 * _INDENT:
-        lines = text.wrap(screen, screen.width - _INDENT, overflow="fold")
-        text = Text("\n" + " " * _INDENT).join(lines)
+        pieces = text.wrap(screen, screen.width - _INDENT, overflow="fold")
+        text = Text("\n" + " " * _INDENT).join(pieces)
     screen.print(text, overflow="fold")
 
 
@@ -175,7 +174,7 @@ def rich_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> Any
 
 
 def rich_cards(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width: int) -> Any:
-    """Each row as lines of "title value" pairs, which stay together; clear values alone."""
+    """Each row as lines of "title value" pairs, which stay together; what is clear has no title."""
     from rich.text import Text
 
     cards = Text()
@@ -185,9 +184,8 @@ def rich_cards(columns: Sequence[Column], rows: Iterable[Sequence[Cell]], width:
             text = _plain(cell)
             if not text:
                 continue
-            pair = Text("" if column.title in _CLEAR else f"{column.title} ")
-            pair.stylize("dim")  # the title, not what follows
-            pair.append(text, style=_style(cell))
+            title = "" if column.title in _CLEAR else f"{column.title} "
+            pair = Text.assemble((title, "dim"), (text, _style(cell)))
             if used and used + 2 + pair.cell_len > width:
                 cards.append("\n  ")
                 used = 2

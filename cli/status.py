@@ -208,7 +208,7 @@ def _engine_cells(each: Mapping[str, Any], found: Condition) -> list[Cell]:
     return [
         each["engine"],
         Styled(each["state"], _ENGINE_STYLES.get(each["state"], "critical")),
-        str(each["pid"]),
+        str(each["pid"] or ""),  # unknown after a reboot
         f"{_age(each['last_record_at'], found)} ago" if each["last_record_at"] else "",
         render.number(each["rate"]),
         render.number(each["written"]),
