@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aggregator.binning import FloatArray, IntArray
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC throughout; an aware one is slower to print
+_SECOND_LONG = timedelta(seconds=1)
 _START = '{"time":"'
 _SECOND = slice(len(_START), len(_START) + 19)
 _NANOSECOND = slice(_SECOND.stop + 1, _SECOND.stop + 10)
@@ -127,7 +128,7 @@ class Decoder:
     def __init__(self, metric: str = "*", match: Mapping[str, str] | None = None) -> None:
         self._metric = metric
         self._match = dict(match or {})
-        self._seconds: dict[bytes, int] = {}
+        self._seconds = _Seconds()
         self._ends: dict[bytes, tuple[str, int]] = {}
         self._series: dict[bytes, tuple[str, Mapping[str, str]] | None] = {}
 
@@ -159,11 +160,9 @@ class Decoder:
         wanted = self._wants(record)
         head, separator, tail = line.rpartition(_VALUE)
         if separator and _is_ours(line, record):
-            for known in (self._seconds, self._ends, self._series):
+            for known in (self._ends, self._series):
                 if len(known) >= _KNOWN:
                     known.clear()
-            second = head[_SECOND]
-            self._seconds[second] = record.time_ns // NS_PER_S * NS_PER_S
             self._ends[tail.partition(b",")[2]] = (record.unit, record.skipped)
             self._series[head[_REST:]] = (record.metric, record.labels) if wanted else None
         return record if wanted else None
@@ -173,6 +172,27 @@ class Decoder:
             label in record.labels and fnmatchcase(record.labels[label], pattern)
             for label, pattern in self._match.items()
         )
+
+
+class _Seconds(dict[bytes, int]):
+    """Nanoseconds of each second as our lines say it; nearly every line of a quiet engine has
+    another one.
+
+    Raises:
+        KeyError: it isn't said so.
+    """
+
+    def __missing__(self, text: bytes) -> int:
+        try:
+            second = datetime.fromisoformat(text.decode("ascii"))
+        except ValueError:
+            raise KeyError(text) from None
+        if second.isoformat().encode() != text:
+            raise KeyError(text)
+        if len(self) >= _KNOWN:
+            self.clear()
+        at_ns = self[text] = (second - _EPOCH) // _SECOND_LONG * NS_PER_S
+        return at_ns
 
 
 def _is_ours(line: bytes, record: Record) -> bool:

@@ -414,3 +414,21 @@ def test_a_range_is_split_at_whole_steps(
 ) -> None:
     """Nothing twice, nothing left out."""
     assert gaps.split(0, 100, 10, ranges) == expected
+
+
+def test_lines_of_a_quiet_engine_are_not_parsed_the_long_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nearly each has a second of its own; the long way is twenty times as long."""
+    from aggregator import dayline
+    from aggregator.dayreader import read_records
+
+    write(tmp_path, [(1, at_s, float(at_s)) for at_s in range(0, 3000, 3)])
+    parsed: list[bytes] = []
+    original = dayline._parse
+    monkeypatch.setattr(dayline, "_parse", lambda line: (parsed.append(line), original(line))[1])
+    found = list(read_records(tmp_path / FOLDER, 0, 1 << 62))
+    assert [(each.time_ns // NS - T0, each.value) for each in found] == [
+        (at_s, float(at_s)) for at_s in range(0, 3000, 3)
+    ]
+    assert len(parsed) == 1
