@@ -426,7 +426,12 @@ def test_lines_of_a_quiet_engine_are_not_parsed_the_long_way(
     write(tmp_path, [(1, at_s, float(at_s)) for at_s in range(0, 3000, 3)])
     parsed: list[bytes] = []
     original = dayline._parse
-    monkeypatch.setattr(dayline, "_parse", lambda line: (parsed.append(line), original(line))[1])
+
+    def parse(line: bytes) -> dayline.Record:
+        parsed.append(line)
+        return original(line)
+
+    monkeypatch.setattr(dayline, "_parse", parse)
     found = list(read_records(tmp_path / FOLDER, 0, 1 << 62))
     assert [(each.time_ns // NS - T0, each.value) for each in found] == [
         (at_s, float(at_s)) for at_s in range(0, 3000, 3)
