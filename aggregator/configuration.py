@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregator import ruleset, sources
-from aggregator.rule import Rule
-from aggregator.rulefile import RuleFile, RuleFileError
-from aggregator.sessions import Session
+from aggregator import sources
+from aggregator.rules import ruleset
+from aggregator.rules.rule import Rule
+from aggregator.rules.rulefile import RuleFile, RuleFileError
+from aggregator.rules.sessions import Session
 from aggregator.settings import Settings, SettingsError
 from notifier.alert import Severity
 from notifier.plugin import load

@@ -27,13 +27,13 @@ from aggregator.configuration import Configuration, configure
 from aggregator.crashes import save_crash
 from aggregator.disk import LOG_KEY, Commit, Disk
 from aggregator.engines import Engines
-from aggregator.episode import PENDING
 from aggregator.historian import Historian
 from aggregator.rings import CHECKPOINT_PREFIX, Ring, Rings
 from aggregator.rollup import RollupBuffer
-from aggregator.rules import SERVICE, Evaluator
+from aggregator.rules.episode import PENDING
+from aggregator.rules.evaluator import SERVICE, Evaluator
 from aggregator.settings import SettingsError
-from aggregator.store import Store
+from aggregator.store.store import Store
 from notifier.alert import Transition, encode, finite, rfc3339
 from notifier.alertlog import AlertLog, Position, read
 from ringbuf.clock import boot_id

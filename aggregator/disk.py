@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from aggregator.rollup import Rollup, merge
-from aggregator.store import Store
+from aggregator.store.store import Store
 from notifier.alert import Kind, Transition, rfc3339
 from notifier.alertlog import AlertLog, Position
 

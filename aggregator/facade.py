@@ -15,12 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from aggregator import query
 from aggregator.configuration import configure
-from aggregator.dayfolder import FOLDER
-from aggregator.dayrows import DayRows
+from aggregator.history.dayfolder import FOLDER
 from aggregator.launch import LaunchError, launch, wait_until_ready
 from aggregator.settings import Settings
+from aggregator.store import query
+from aggregator.store.dayrows import DayRows
 from notifier import standing
 from notifier.alert import Alert
 from notifier.standing import Known

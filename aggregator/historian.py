@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.anchor import Anchor
-from aggregator.archive import Archive
-from aggregator.background import Background
 from aggregator.binning import IntArray
-from aggregator.dayfolder import FOLDER
-from aggregator.daywriter import DayFiles
 from aggregator.health import Sample
-from aggregator.history import History
+from aggregator.history.archive import Archive
+from aggregator.history.background import Background
+from aggregator.history.dayfolder import FOLDER
+from aggregator.history.daywriter import DayFiles
+from aggregator.history.history import History
 from aggregator.rings import Ring
-from aggregator.rule import Rule
+from aggregator.rules.rule import Rule
 from aggregator.settings import Settings
-from aggregator.store import Store
+from aggregator.store.store import Store
 from ringbuf import RingReader
 from ringbuf.reader import Batch
 

@@ -26,8 +26,8 @@ Row = tuple[Any, ...]
 
 def make_store(folder: Path, series: int, base_days: int, days: int) -> None:
     """A store of *series* with base rollups of the last *base_days*, hourly and daily of *days*."""
-    from aggregator.schema import COLUMNS
-    from aggregator.store import Store
+    from aggregator.store.schema import COLUMNS
+    from aggregator.store.store import Store
 
     with Store.open(folder / "rollups.db", BASE_S) as store:
         ids = [
@@ -53,8 +53,8 @@ def make_store(folder: Path, series: int, base_days: int, days: int) -> None:
 
 def _kinds() -> list[Row]:
     """Rows of different numbers, from the code that makes them."""
-    from aggregator import tiers
     from aggregator.rollup import RollupBuffer
+    from aggregator.store import tiers
 
     rng = np.random.default_rng(1)
     buffer = RollupBuffer(BASE_S)
@@ -81,9 +81,9 @@ def _rows(
 
 def ask(folder: Path, series: int, days: int) -> dict[str, list[float]]:
     """Milliseconds of each question to a year's store, every answer counted."""
-    from aggregator import query
-    from aggregator.dayfolder import FOLDER
-    from aggregator.dayrows import DayRows
+    from aggregator.history.dayfolder import FOLDER
+    from aggregator.store import query
+    from aggregator.store.dayrows import DayRows
 
     one = {"match": {"strategy": f"s{series // 2}"}}
     year = {"start_s": END_S - days * DAY_S, "end_s": END_S}
@@ -133,10 +133,10 @@ def _export(folder: str, answer: Connection) -> None:
 
 def make_up(folder: Path, records: int) -> float:
     """Records a second of one core that day files make rows of, when the store is new."""
-    from aggregator import query
-    from aggregator.dayfolder import FOLDER
-    from aggregator.dayrows import DayRows
-    from aggregator.store import Store
+    from aggregator.history.dayfolder import FOLDER
+    from aggregator.store import query
+    from aggregator.store.dayrows import DayRows
+    from aggregator.store.store import Store
 
     Store.open(folder / "rollups.db", BASE_S).close()
     started = time.process_time()

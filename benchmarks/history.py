@@ -28,8 +28,8 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.background import Background
-from aggregator.dayfolder import FOLDER
+from aggregator.history.background import Background
+from aggregator.history.dayfolder import FOLDER
 from benchmarks import _history_rows
 from benchmarks.machine import RUNS, Runs, describe, spread, store
 
@@ -195,8 +195,8 @@ class Feed:
 
 def _history(folder: str, budget: float = 1e12) -> Any:
     """A history that writes all it gets."""
-    from aggregator.daywriter import DayFiles
-    from aggregator.history import History
+    from aggregator.history.daywriter import DayFiles
+    from aggregator.history.history import History
 
     history = History(DayFiles(Path(folder)), 100, budget=budget, clock=_Standing())
     for number in range(SERIES):
@@ -213,7 +213,7 @@ class _Standing:
 
 
 def _count(folder: str) -> tuple[int, int]:
-    from aggregator.dayreader import Trouble, read_records
+    from aggregator.history.dayreader import Trouble, read_records
 
     trouble = Trouble()
     count = sum(1 for _ in read_records(Path(folder), 0, 1 << 62, trouble=trouble))
@@ -225,8 +225,8 @@ def _size(folder: str) -> int:
 
 
 def _close(folder: str, answer: Connection) -> None:
-    from aggregator.archive import Archive
-    from aggregator.daywriter import DayFiles
+    from aggregator.history.archive import Archive
+    from aggregator.history.daywriter import DayFiles
 
     keeper = Archive(DayFiles(Path(folder)), 30, 24, wall_ns=lambda: START_NS + 2 * 86_400 * 10**9)
     started = time.perf_counter()

@@ -15,8 +15,8 @@ from importlib import metadata
 from pathlib import Path
 
 from aggregator import health
-from aggregator.levels import FIRST, compile_levels
-from aggregator.rule import Rule
+from aggregator.rules.levels import FIRST, compile_levels
+from aggregator.rules.rule import Rule
 from cli import probe
 from cli.condition import CRITICAL, OK, UNKNOWN, WARNING
 from notifier.alert import Severity

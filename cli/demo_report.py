@@ -73,7 +73,7 @@ def wait_for(where: Place, engine: str, published: int, limit_s: float) -> Ring:
 
 def reading(where: Place, engine: str) -> Ring:
     """What the service last said of *engine*'s ring; nothing read before it says anything."""
-    from aggregator import query
+    from aggregator.store import query
     from cli import rollups
 
     try:
@@ -144,7 +144,7 @@ def _of(labels: Mapping[str, str]) -> str:
 
 
 def _rollup_rows(how: Look, where: Place, results: Results) -> Iterator[Mapping[str, Any]]:
-    from aggregator import query
+    from aggregator.store import query
     from cli import rollups
 
     began_s = results.began_ns // times.NS

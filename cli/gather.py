@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from aggregator import query
 from aggregator.health import ALIVE, engine_state
+from aggregator.store import query
 from cli import known, render, rollups, times
 from cli.condition import Condition, Row
 from cli.deliveries import opened as opened_ledger

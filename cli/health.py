@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.configuration import Configuration, configure, secret_free
-from aggregator.rule import Rule
-from aggregator.sessions import Session
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
 from aggregator.settings import Settings, SettingsError
 from cli import checks, place, render, sending, times, watched
 from cli.checks import Check

@@ -12,7 +12,7 @@ from io import StringIO
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
-from aggregator.dayline import Record
+from aggregator.history.dayline import Record
 from cli import render
 from cli.times import NS
 from notifier.printable import printable

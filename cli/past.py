@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from aggregator import dayfile, dayfolder, query
 from aggregator.binning import FloatArray, IntArray
-from aggregator.dayfolder import CLOSED, DAY_NS, OPEN
-from aggregator.dayline import Decoder
-from aggregator.dayreader import Trouble, read_records
-from aggregator.dayrows import DayRows
+from aggregator.history import dayfile, dayfolder
+from aggregator.history.dayfolder import CLOSED, DAY_NS, OPEN
+from aggregator.history.dayline import Decoder
+from aggregator.history.dayreader import Trouble, read_records
+from aggregator.store import query
+from aggregator.store.dayrows import DayRows
 from cli import stand_in
 from cli.quiet import Quiet
 from cli.stand_in import Shape

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from aggregator.levels import compile_levels
-from aggregator.rule import LAST, QUANTILES, Rule
+from aggregator.rules.levels import compile_levels
+from aggregator.rules.rule import LAST, QUANTILES, Rule
 from cli.times import NS
 
 _OF_VALUES = frozenset({LAST, "avg", "min", "max", *QUANTILES})

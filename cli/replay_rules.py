@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from aggregator import query, ruleset
-from aggregator.rule import ABSENT, Rule
-from aggregator.rulefile import RuleFile
-from aggregator.rules import Evaluator
+from aggregator.rules import ruleset
+from aggregator.rules.evaluator import Evaluator
+from aggregator.rules.rule import ABSENT, Rule
+from aggregator.rules.rulefile import RuleFile
 from aggregator.settings import Settings
+from aggregator.store import query
 from cli import known, place, render, rollups, rulecheck, times
 from cli.past import Batch, Names, Past, Stretch
 from cli.problems import UsageError

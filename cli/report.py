@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aggregator import fetch, query
+from aggregator.store import fetch, query
 from cli import known, place, render, report_facts, report_rows, rollups, times
 from cli.place import Place
 from cli.problems import Failed, UsageError

@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from itertools import pairwise
 from typing import Any
 
-from aggregator import course, query
-from aggregator.course import Course
-from aggregator.fetch import Lost
+from aggregator.store import course, query
+from aggregator.store.course import Course
+from aggregator.store.fetch import Lost
 from cli import known, rollups, times
 from cli.deliveries import opened as opened_ledger
 from cli.known import Known

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from aggregator.course import Course, Point
+from aggregator.store.course import Course, Point
 from cli import render, rollups
 from cli.report_facts import Answered, ended_ns
 from cli.times import NS

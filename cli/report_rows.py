@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from aggregator.course import Course
+from aggregator.store.course import Course
 from cli import rollups
 from cli.report_facts import Answered, Facts, Gap, ended_ns
 from cli.times import NS

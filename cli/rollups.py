@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator import query
-from aggregator.dayfolder import FOLDER
-from aggregator.dayline import Record
-from aggregator.dayreader import read_records
-from aggregator.dayrows import DayRows
-from aggregator.fetch import Wanted
+from aggregator.history.dayfolder import FOLDER
+from aggregator.history.dayline import Record
+from aggregator.history.dayreader import read_records
+from aggregator.store import query
+from aggregator.store.dayrows import DayRows
+from aggregator.store.fetch import Wanted
 from cli import render, times
 from cli.place import Place
 from cli.problems import Failed, UsageError, suggestion

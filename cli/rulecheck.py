@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aggregator import ruleset
-from aggregator.builtin import session_rules
-from aggregator.rule import ABSENT, LAST, Levels, Rule
-from aggregator.rulefile import RuleFile, RuleFileError
-from aggregator.schema import StoreError
+from aggregator.rules import ruleset
+from aggregator.rules.builtin import session_rules
+from aggregator.rules.rule import ABSENT, LAST, Levels, Rule
+from aggregator.rules.rulefile import RuleFile, RuleFileError
+from aggregator.rules.tables import read_tables
+from aggregator.rules.units import duration
 from aggregator.settings import Settings, SettingsError
-from aggregator.tables import read_tables
-from aggregator.units import duration
+from aggregator.store.schema import StoreError
 from cli import place, render, rollups, thresholds, times
 from cli.place import Place
 from cli.problems import Failed, UsageError

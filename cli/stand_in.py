@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from aggregator.binning import FloatArray, IntArray
-from aggregator.rule import ABSENT, ADDITIVE, LAST, Rule
+from aggregator.rules.rule import ABSENT, ADDITIVE, LAST, Rule
 from cli.times import NS
 
 # Per 300 s.  Rules that count need as many as there were, as far as that is bearable.

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aggregator import query
-from aggregator.levels import FIRST, compile_levels
-from aggregator.rule import LAST, QUANTILES, Rule
-from aggregator.sessions import Session
+from aggregator.rules.levels import FIRST, compile_levels
+from aggregator.rules.rule import LAST, QUANTILES, Rule
+from aggregator.rules.sessions import Session
+from aggregator.store import query
 from cli import render, times
 from cli.times import NS
 

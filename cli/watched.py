@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from aggregator import dayfile, dayfolder
-from aggregator.dayfolder import CLOSED, OPEN, Entry
 from aggregator.health import ALIVE, DEAD, SILENT, STOPPED, engine_state
-from aggregator.rule import Rule
-from aggregator.schema import StoreError
-from aggregator.sessions import Session
-from aggregator.units import Level
+from aggregator.history import dayfile, dayfolder
+from aggregator.history.dayfolder import CLOSED, OPEN, Entry
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
+from aggregator.store.schema import StoreError
 from cli import known, render, rollups, thresholds, times
 from cli.checks import Check
 from cli.condition import CRITICAL, OK, UNKNOWN, WARNING

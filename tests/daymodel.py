@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from aggregator.dayreader import Trouble, read_records
-from aggregator.daywriter import DayFiles
-from aggregator.history import History
+from aggregator.history.dayreader import Trouble, read_records
+from aggregator.history.daywriter import DayFiles
+from aggregator.history.history import History
 from ringbuf import layout
 from ringbuf.reader import Batch
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from aggregator import dayfile, dayfolder, dayline
-from aggregator.dayfile import Cover
-from aggregator.dayline import Record
+from aggregator.history import dayfile, dayfolder, dayline
+from aggregator.history.dayfile import Cover
+from aggregator.history.dayline import Record
 
 NS = 1_000_000_000
 

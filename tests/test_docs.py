@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from aggregator import message, rulefile, ruleset, sessionfile
-from aggregator.builtin import session_rules
-from aggregator.dayfolder import FOLDER
-from aggregator.rule import STATS
-from aggregator.rulefile import parse_rules
-from aggregator.sessions import Session
+from aggregator.history.dayfolder import FOLDER
+from aggregator.rules import message, rulefile, ruleset, sessionfile
+from aggregator.rules.builtin import session_rules
+from aggregator.rules.rule import STATS
+from aggregator.rules.rulefile import parse_rules
+from aggregator.rules.sessions import Session
 from aggregator.settings import Settings
 from cli import arguments, events
 from cli.usage import COMMANDS, OVERVIEW, PROGRAM
@@ -325,6 +325,17 @@ def test_every_link_in_a_document_leads_somewhere(path):
             titles = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w -]", "", t).lower().replace(" ", "-") for t in titles}
             assert anchor in slugs, f"{path.name}: {target}"
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *DOCS], ids=lambda path: path.name)
+def test_every_module_and_test_that_a_document_names_exists(path):
+    """Whatever stands in quotes as a module, and every path of a test."""
+    text = path.read_text()
+    modules = re.findall(r"`((?:ringbuf|aggregator|notifier|cli)(?:\.[a-z_*]+)+)`", text)
+    for name in (module.replace(".", "/") for module in modules):
+        assert list(ROOT.glob(f"{name}.py")) or (ROOT / name).is_dir(), f"{path.name}: {name}"
+    for name in re.findall(r"tests/[a-z_/*]+(?:\.py|\.sh)?", text):
+        assert list(ROOT.glob(name.rstrip("/"))), f"{path.name}: {name}"
 
 
 def test_no_file_names_a_host_of_packages():

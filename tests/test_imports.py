@@ -45,6 +45,26 @@ def test_packages_import_only_what_the_table_allows(package: str) -> None:
         assert imported(path) & ours <= ALLOWED[package], path
 
 
+# What a package inside aggregator may use of its neighbours.
+INSIDE = {
+    "rules": {"rules"},
+    "history": {"history"},
+    "store": {"store", "history"},  # where rollups are missing, raw records answer
+}
+
+
+@pytest.mark.parametrize("package", INSIDE)
+def test_packages_inside_aggregator_know_only_what_they_build_on(package: str) -> None:
+    """Rules know of no disk, day files of no rules."""
+    for path in (ROOT / "aggregator" / package).rglob("*.py"):
+        names = {
+            node.module.split(".")[1]
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("aggregator.")
+        }
+        assert names & {*INSIDE} <= INSIDE[package], path
+
+
 def test_shared_memory_is_used_in_one_module() -> None:
     """Its traps are dealt with in ringbuf.segment alone."""
     users = {

@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aggregator import query
 from aggregator.configuration import configure
 from aggregator.cycle import SECOND_NS, Aggregator
-from aggregator.dayline import Record
-from aggregator.dayreader import read_records
+from aggregator.history.dayline import Record
+from aggregator.history.dayreader import read_records
 from aggregator.settings import Settings
+from aggregator.store import query
 from notifier.alert import Kind, Severity, Transition
 from notifier.alertlog import Position, read
 from notifier.keeper import Keeper

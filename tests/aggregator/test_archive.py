@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aggregator import archive, dayfile, dayfolder
-from aggregator.archive import Archive, Report, disk_usage
-from aggregator.dayfile import Cover, Verified
-from aggregator.dayreader import Trouble, read_records
-from aggregator.daywriter import DayFiles
-from aggregator.schema import StoreError
+from aggregator.history import archive, dayfile, dayfolder
+from aggregator.history.archive import Archive, Report, disk_usage
+from aggregator.history.dayfile import Cover, Verified
+from aggregator.history.dayreader import Trouble, read_records
+from aggregator.history.daywriter import DayFiles
+from aggregator.store.schema import StoreError
 from tests.daymodel import EVER, Killed, Ring, World, killed_at
 
 DAY_NS = dayfolder.DAY_NS

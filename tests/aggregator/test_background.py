@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from aggregator.background import Background
+from aggregator.history.background import Background
 from tests.waiting import wait_for
 
 

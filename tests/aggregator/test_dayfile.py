@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import dayfile, dayfolder, dayline
-from aggregator.dayfile import Cover, State
-from aggregator.dayline import Decoder, Record
-from aggregator.dayreader import Trouble, read_records
+from aggregator.history import dayfile, dayfolder, dayline
+from aggregator.history.dayfile import Cover, State
+from aggregator.history.dayline import Decoder, Record
+from aggregator.history.dayreader import Trouble, read_records
 
 DAY = "2026-01-31"
 START_NS = dayfolder.start_ns(DAY)
@@ -462,7 +462,7 @@ def test_a_day_is_the_utc_date(at: str) -> None:
 
 def test_reading_needs_no_numpy() -> None:
     """Commands that read day files start fast."""
-    script = "import sys, aggregator.dayreader; sys.exit('numpy' in sys.modules)"
+    script = "import sys, aggregator.history.dayreader; sys.exit('numpy' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 

@@ -8,7 +8,7 @@ import pytest
 
 from aggregator.disk import LOG_KEY, MAX_UNLOGGED, Commit, Disk
 from aggregator.interval import Rollup
-from aggregator.store import Store
+from aggregator.store.store import Store
 from notifier.alert import Kind, Severity, Transition
 from notifier.alertlog import AlertLog, Position, read
 from tests.waiting import wait_for

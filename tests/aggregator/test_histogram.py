@@ -217,7 +217,7 @@ def test_reading_histograms_and_rollups_loads_no_numpy() -> None:
     code = (
         "import sys\n"
         "before = set(sys.modules)\n"
-        "import aggregator.store, aggregator.query\n"
+        "import aggregator.store.store, aggregator.store.query\n"
         "heavy = {'numpy', 'pydantic', 'requests', 'smtplib', 'watchdog', 'multiprocessing'}\n"
         "print(sorted(heavy & set(sys.modules) - before))"
     )

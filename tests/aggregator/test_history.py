@@ -20,12 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import dayfile, dayfolder, dayline, handover, history, member, recent
-from aggregator.archive import Archive
-from aggregator.background import Background
-from aggregator.dayreader import read_records
-from aggregator.daywriter import DayFiles
-from aggregator.history import History
+from aggregator.history import dayfile, dayfolder, dayline, handover, history, member, recent
+from aggregator.history.archive import Archive
+from aggregator.history.background import Background
+from aggregator.history.dayreader import read_records
+from aggregator.history.daywriter import DayFiles
+from aggregator.history.history import History
 from ringbuf import Recorder, RingReader
 from tests.daymodel import EVER, MAX_RAW, Killed, Life, Reader, Ring, World, killed_at
 
@@ -136,10 +136,10 @@ def test_kills_upon_kills_lose_and_double_nothing(
 CHILD = """
 import json, os, sys, time
 from pathlib import Path
-from aggregator.archive import Archive
-from aggregator.background import Background
-from aggregator.daywriter import DayFiles
-from aggregator.history import History
+from aggregator.history.archive import Archive
+from aggregator.history.background import Background
+from aggregator.history.daywriter import DayFiles
+from aggregator.history.history import History
 from ringbuf import RingReader
 
 folder = Path(sys.argv[1])

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from aggregator import query
-from aggregator.archive import Archive
 from aggregator.configuration import configure
 from aggregator.cycle import Aggregator
-from aggregator.dayfolder import FOLDER
-from aggregator.dayrows import DayRows
+from aggregator.history.archive import Archive
+from aggregator.history.dayfolder import FOLDER
 from aggregator.settings import Settings
+from aggregator.store import query
+from aggregator.store.dayrows import DayRows
 from tests.aggregator.test_aggregator_cycle import Desk
 
 

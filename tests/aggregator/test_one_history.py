@@ -15,14 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import fetch, gaps, histogram, interval, query
-from aggregator.dayfolder import FOLDER
-from aggregator.dayrows import DayRows
-from aggregator.gaps import FOREVER
+from aggregator import histogram, interval
+from aggregator.history.dayfolder import FOLDER
 from aggregator.interval import DAY_S, HOUR_S
 from aggregator.rollup import RollupBuffer
-from aggregator.schema import QUANTILES
-from aggregator.store import Store
+from aggregator.store import fetch, gaps, query
+from aggregator.store.dayrows import DayRows
+from aggregator.store.gaps import FOREVER
+from aggregator.store.schema import QUANTILES
+from aggregator.store.store import Store
 from tests.daywrite import record, write_days
 
 NS = 1_000_000_000
@@ -362,8 +363,9 @@ def test_numpy_is_not_loaded_and_no_day_file_opened_when_nothing_is_lacking(
     code = f"""
 import sys
 from pathlib import Path
-from aggregator import dayreader, query
-from aggregator.dayrows import DayRows
+from aggregator.history import dayreader
+from aggregator.store import query
+from aggregator.store.dayrows import DayRows
 def opened(*_): raise AssertionError
 dayreader._opened = opened
 db = query.open_readonly({str(tmp_path / "rollups.db")!r})
@@ -420,8 +422,8 @@ def test_lines_of_a_quiet_engine_are_not_parsed_the_long_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nearly each has a second of its own; the long way is twenty times as long."""
-    from aggregator import dayline
-    from aggregator.dayreader import read_records
+    from aggregator.history import dayline
+    from aggregator.history.dayreader import read_records
 
     write(tmp_path, [(1, at_s, float(at_s)) for at_s in range(0, 3000, 3)])
     parsed: list[bytes] = []

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import fetch, query
-from aggregator.fetch import pieces
 from aggregator.interval import DAY_S, HOUR_S
 from aggregator.rollup import RollupBuffer
-from aggregator.schema import DAILY, HOURLY, Tier
-from aggregator.store import Store
+from aggregator.store import fetch, query
+from aggregator.store.fetch import pieces
+from aggregator.store.schema import DAILY, HOURLY, Tier
+from aggregator.store.store import Store
 
 NS = 1_000_000_000
 T0 = 1_772_323_200  # midnight of 2026-03-01, UTC
@@ -444,7 +444,7 @@ def as_nobody(path: Path, code: str) -> str:
     program = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
-from aggregator import query
+from aggregator.store import query
 os.setgid({nobody.pw_gid})
 os.setuid({nobody.pw_uid})
 try:

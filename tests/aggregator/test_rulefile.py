@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.builtin import builtin_rules, session_rules
-from aggregator.rule import Rule
-from aggregator.rulefile import RuleFile, RuleFileError, parse_rules
-from aggregator.sessions import Session
-from aggregator.units import Level
+from aggregator.rules.builtin import builtin_rules, session_rules
+from aggregator.rules.rule import Rule
+from aggregator.rules.rulefile import RuleFile, RuleFileError, parse_rules
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
 from notifier.alert import Severity
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
@@ -457,6 +457,6 @@ def test_reading_rules_loads_no_numpy() -> None:
     import sys
 
     heavy = "'numpy', 'requests', 'pydantic'"
-    code = f"import sys, aggregator.rulefile; print({{{heavy}}} & set(sys.modules))"
+    code = f"import sys, aggregator.rules.rulefile; print({{{heavy}}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -9,11 +9,11 @@ from datetime import time
 import numpy as np
 import pytest
 
-from aggregator.builtin import builtin_rules, session_rules
-from aggregator.rule import Rule
-from aggregator.rules import SERVICE, Evaluator
-from aggregator.sessions import Session
-from aggregator.units import Level
+from aggregator.rules.builtin import builtin_rules, session_rules
+from aggregator.rules.evaluator import SERVICE, Evaluator
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
 from notifier.alert import Kind, Severity, Transition
 
 NS = 1_000_000_000
@@ -22,7 +22,7 @@ INFO, WARNING, CRITICAL = Severity.INFO, Severity.WARNING, Severity.CRITICAL
 
 
 def levels(**words: float | str) -> dict[Severity, Level]:
-    from aggregator.units import parse_level
+    from aggregator.rules.units import parse_level
 
     return {Severity.parse(word): parse_level(value) for word, value in words.items()}
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import episode as episode_module
-from aggregator import rules as rules_module
-from aggregator.rule import Rule
-from aggregator.rules import Evaluator
-from aggregator.sessions import Session
-from aggregator.units import Level
-from aggregator.windows import Window
+from aggregator.rules import episode as episode_module
+from aggregator.rules import evaluator as rules_module
+from aggregator.rules.evaluator import Evaluator
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
+from aggregator.rules.windows import Window
 from notifier.alert import Kind, Severity, Transition, decode, encode
 
 NS = 1_000_000_000

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from aggregator.rule import Rule
-from aggregator.rules import Evaluator
-from aggregator.sessions import Session
-from aggregator.units import Level
+from aggregator.rules.evaluator import Evaluator
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
 from notifier.alert import Kind, Severity, Transition, decode, encode
 
 NS = 1_000_000_000

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import freetext
-from aggregator.rules import SERVICE, Evaluator
+from aggregator.rules import freetext
+from aggregator.rules.evaluator import SERVICE, Evaluator
 from notifier.alert import Kind, Severity, Transition, decode, encode
 
 NS = 1_000_000_000

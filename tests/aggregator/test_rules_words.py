@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import message
-from aggregator.units import Level, duration, human, parse_duration_s, parse_level
+from aggregator.rules import message
+from aggregator.rules.units import Level, duration, human, parse_duration_s, parse_level
 
 
 @pytest.mark.parametrize(

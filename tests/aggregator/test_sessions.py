@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator.sessions import BEGINNING_NS, END_NS, Session
+from aggregator.rules.sessions import BEGINNING_NS, END_NS, Session
 
 NS = 1_000_000_000
 EVERY_DAY = frozenset(range(7))

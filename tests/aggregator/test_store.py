@@ -20,10 +20,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aggregator import histogram, query, schema, storefile
+from aggregator import histogram
 from aggregator.interval import DAY_S, HOUR_S, Rollup, coarsen
-from aggregator.schema import StoreDamaged, StoreError, StoreNewer
-from aggregator.store import Store
+from aggregator.store import query, schema, storefile
+from aggregator.store.schema import StoreDamaged, StoreError, StoreNewer
+from aggregator.store.store import Store
 
 NS = 1_000_000_000
 T0 = 1_772_323_200  # midnight of 2026-03-01, UTC
@@ -311,7 +312,7 @@ CHILD = """
 import sys
 sys.path.insert(0, sys.argv[2])
 from tests_delta import delta, T0
-from aggregator.store import Store
+from aggregator.store.store import Store
 
 store = Store.open(sys.argv[1])
 number = int(store.value("committed") or b"0")

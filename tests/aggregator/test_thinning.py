@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import budget, handover, thinning
-from aggregator.budget import Budget
-from aggregator.thinning import ROW
+from aggregator.history import budget, handover, thinning
+from aggregator.history.budget import Budget
+from aggregator.history.thinning import ROW
 
 rows = st.builds(
     lambda pairs: np.array(

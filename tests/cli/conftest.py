@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.store import Store
+from aggregator.store.store import Store
 from cli.__main__ import main
 from notifier.alert import Kind, Severity, Transition, fingerprint, rfc3339, transition_id
 from notifier.alertlog import AlertLog

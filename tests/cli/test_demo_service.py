@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aggregator.builtin import builtin_rules
-from aggregator.rulefile import parse_rules
+from aggregator.rules.builtin import builtin_rules
+from aggregator.rules.rulefile import parse_rules
 from aggregator.settings import Settings
 from cli import demo_report, demo_service, incidents, place, render
 from cli.demo_report import Results, Ring

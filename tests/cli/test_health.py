@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from aggregator import dayfile
-from aggregator.builtin import builtin_rules
-from aggregator.dayfile import Cover
-from aggregator.daywriter import DayFiles
-from aggregator.rule import Rule
-from aggregator.sessions import Session
-from aggregator.store import Store
-from aggregator.units import Level
+from aggregator.history import dayfile
+from aggregator.history.dayfile import Cover
+from aggregator.history.daywriter import DayFiles
+from aggregator.rules.builtin import builtin_rules
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
+from aggregator.store.store import Store
 from cli import checks, health, place, probe, sending, watched
 from cli.checks import Check
 from cli.watched import Engine

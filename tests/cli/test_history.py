@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from aggregator.dayfolder import FOLDER
+from aggregator.history.dayfolder import FOLDER
 from aggregator.rollup import RollupBuffer
-from aggregator.store import Store
+from aggregator.store.store import Store
 from tests.cli.conftest import unmeasured
 from tests.daywrite import record, write_days
 

@@ -10,7 +10,7 @@ import pytest
 
 from aggregator import histogram
 from aggregator.interval import Rollup
-from aggregator.store import Store
+from aggregator.store.store import Store
 from cli import export, lines
 
 # 2026-01-31 09:00 UTC, on the hour and on the day's grid.

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator import ruleset
-from aggregator.builtin import builtin_rules
-from aggregator.daywriter import DayFiles
-from aggregator.history import History
-from aggregator.query import open_readonly
+from aggregator.history.daywriter import DayFiles
+from aggregator.history.history import History
 from aggregator.rollup import RollupBuffer
-from aggregator.rule import Rule
-from aggregator.rulefile import RuleFile, parse_rules
-from aggregator.rules import Evaluator
+from aggregator.rules import ruleset
+from aggregator.rules.builtin import builtin_rules
+from aggregator.rules.evaluator import Evaluator
+from aggregator.rules.rule import Rule
+from aggregator.rules.rulefile import RuleFile, parse_rules
+from aggregator.rules.units import Level
 from aggregator.settings import Settings
-from aggregator.store import Store
-from aggregator.units import Level
+from aggregator.store.query import open_readonly
+from aggregator.store.store import Store
 from cli import past, stand_in
 from cli.past import Names, Past, counts
 from cli.quiet import Quiet

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from aggregator.course import Course, Point, courses, written
-from aggregator.query import open_readonly
-from aggregator.store import Store
+from aggregator.store.course import Course, Point, courses, written
+from aggregator.store.query import open_readonly
+from aggregator.store.store import Store
 from cli import report_facts, report_plots
 from cli.report_facts import step_s
 from cli.report_rows import median

@@ -8,13 +8,13 @@ from datetime import time as clock
 
 import pytest
 
-from aggregator import ruleset
 from aggregator.configuration import configure
-from aggregator.rule import Rule
-from aggregator.sessions import Session
+from aggregator.rules import ruleset
+from aggregator.rules.rule import Rule
+from aggregator.rules.sessions import Session
+from aggregator.rules.units import Level
 from aggregator.settings import Settings
-from aggregator.store import Store
-from aggregator.units import Level
+from aggregator.store.store import Store
 from cli import place, rollups, thresholds
 from cli.rulecheck import fires
 from notifier.alert import Severity

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from aggregator.store import Store
+from aggregator.store.store import Store
 from cli import condition, place, render, status
 from cli.gather import gather
 from notifier.alert import Severity, rfc3339

@@ -1,0 +1,1 @@
+"""Raw records on disk: day files, their readers, and what tidies them."""

@@ -1,0 +1,1 @@
+"""Rollups on disk, and the answers that are read from them."""

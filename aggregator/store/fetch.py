@@ -1,0 +1,273 @@
+"""Read rows of the tiers, a short window of time at a go.
+
+Each window is one read transaction that ends before anything is handed on: a reader that pauses, or
+is piped into a pager, never keeps the writer's log from shrinking.  Plain Python: no numpy.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from aggregator.interval import DAY_S, HOUR_S
+from aggregator.store import gaps
+from aggregator.store.gaps import Gap
+from aggregator.store.schema import DAILY, HOURLY, StoreError, Tier, canonical, clean
+
+# start, interval_s, series, count, skipped, total, minimum, maximum, p50, p90, p99, p999, buckets.
+# Of the count, those skipped are in no other number: day files may be thinned, rollups aren't.  The
+# buckets are None where the reader said that it won't merge the row.
+Row = tuple[Any, ...]
+COUNT, SKIPPED, BUCKETS = 3, 4, 12
+_NUMBERS = "count, 0, total, minimum, maximum, p50, p90, p99, p999"
+# With fewer than one series in so many wanted, single rows are looked up instead of a range read.
+_SPARSE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A series as it is called; ``labels`` is shared by all rows of the series."""
+
+    metric: str
+    unit: str
+    labels: dict[str, str]
+    engine: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What the store says about itself: base interval, and from when on finer tiers are kept."""
+
+    base_s: int
+    mixed: bool  # rows of other base intervals may be there
+    base_from_s: int
+    hourly_from_s: int
+    gaps: tuple[Gap, ...] = ()  # when not all was rolled up
+
+    @property
+    def base(self) -> Tier:
+        """The finest tier."""
+        return Tier("base", self.base_s)
+
+
+class Wanted:
+    """The series that a reader asked for, in the order of its answers: by metric, then labels."""
+
+    def __init__(self, db: sqlite3.Connection, metric: str, match: Mapping[str, str]) -> None:
+        rows = fetch(db, "SELECT id, metric, labels, unit FROM series ORDER BY 2, 3, 4")
+        self.metric, self.match = metric, match
+        self.series: dict[int, Named] = {}
+        self._numbers: dict[tuple[str, str, str], int] = {}
+        for number, name, text, unit in rows:
+            if metric != "*" and not fnmatchcase(name, metric):
+                continue
+            labels: dict[str, str] = json.loads(text)
+            if all(
+                label in labels and fnmatchcase(labels[label], pattern)
+                for label, pattern in match.items()
+            ):
+                self.series[number] = Named(name, unit, labels, labels.get("engine"))
+        self._order = {number: place for place, number in enumerate(self.series)}
+        self.everything = len(self.series) == len(rows)
+        self.sparse = len(self.series) * _SPARSE < len(rows)
+        self.listed = ", ".join(map(str, self.series))  # whole numbers: safe inside a statement
+        self.last = max(self.series, default=0)
+
+    def number(self, metric: str, unit: str, labels: Mapping[str, str]) -> int:
+        """The number of a wanted series; the store may not know it, then it gets a negative one."""
+        if not self._numbers:
+            for number, each in self.series.items():
+                self._numbers[each.metric, canonical(each.labels), each.unit] = number
+        key = (clean(metric), canonical(labels), clean(unit))
+        known = self._numbers.get(key)
+        if known is None:
+            known = self._numbers[key] = min(-1, min(self.series, default=0) - 1)
+            self.series[known] = Named(key[0], key[2], dict(labels), labels.get("engine"))
+        return known
+
+    @property
+    def order(self) -> dict[int, int]:
+        """The place of each series' number among the answers, in that order."""
+        if len(self._order) != len(self.series):
+            numbers = [self._numbers[each] for each in sorted(self._numbers)]
+            self._order = {number: place for place, number in enumerate(numbers)}
+        return self._order
+
+
+def fetch(db: sqlite3.Connection, sql: str, values: Sequence[object] = ()) -> list[Any]:
+    """All rows of one statement.
+
+    Raises:
+        StoreError: the store can't be read.
+    """
+    try:
+        return db.execute(sql, values).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"rollups can't be read: {error}") from error
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """Several reads as of one moment."""
+    fetch(db, "BEGIN")
+    try:
+        yield
+    finally:
+        fetch(db, "COMMIT")
+
+
+def settled(db: sqlite3.Connection) -> Settled:
+    """What the store says about itself."""
+    found = dict(fetch(db, "SELECT key, value FROM settled"))
+    return Settled(
+        base_s=found.get("base_s", 300),  # a crash in the very first second
+        mixed=bool(found.get("base_mixed", 0)),
+        base_from_s=found.get("base_from_s", 0),
+        hourly_from_s=found.get("hourly_from_s", 0),
+        gaps=gaps.of(found),
+    )
+
+
+def oldest_s(db: sqlite3.Connection) -> int | None:
+    """Start of the oldest rollup of any tier; None if there is none."""
+    (day_s,) = fetch(
+        db, "SELECT min((SELECT min(start) FROM daily WHERE daily.series = series.id)) FROM series"
+    )[0]
+    (base_s,) = fetch(db, "SELECT min(start) FROM base")[0]
+    return min((start for start in (day_s, base_s) if start is not None), default=None)
+
+
+def rows_between(
+    db: sqlite3.Connection,
+    tier: Tier,
+    wanted: Wanted,
+    known: Settled,
+    start_s: int,
+    end_s: int,
+    *,
+    merging: bool,
+) -> list[Row]:
+    """Rows of one tier that begin in [start_s, end_s); call it inside a snapshot.
+
+    Args:
+        start_s: aligned to the tier's interval.
+        merging: whether the reader merges rows.  Rows of a coarse tier that must be merged with
+            an open base row come with their buckets anyway.
+    """
+    if not wanted.series:
+        return []
+    if tier.table == "base":
+        blobs = "buckets" if merging or known.mixed else "NULL"
+        return _base_rows(db, wanted, known, start_s, end_s, f"{_NUMBERS}, {blobs}")
+    open_rows = fetch(
+        db,
+        f"SELECT start, interval_s, series, {_NUMBERS}, buckets FROM open JOIN base"
+        f" USING (start, series) WHERE start >= ? AND start < ? AND series IN ({wanted.listed})",
+        (start_s, end_s),
+    )
+    from_s = start_s if merging else min((row[0] for row in open_rows), default=end_s)
+    from_s -= from_s % tier.interval_s
+    rows = fetch(
+        db,
+        f"SELECT start, {tier.interval_s}, series, {_NUMBERS},"
+        f" CASE WHEN start >= {from_s} THEN buckets END"
+        f" FROM {tier.table} WHERE series IN ({wanted.listed}) AND start >= ? AND start < ?",
+        (start_s, end_s),
+    )
+    return rows + open_rows
+
+
+def _base_rows(
+    db: sqlite3.Connection, wanted: Wanted, known: Settled, start_s: int, end_s: int, columns: str
+) -> list[Row]:
+    select = f"SELECT start, interval_s, series, {columns} FROM"
+    if wanted.sparse and not known.mixed:
+        return fetch(
+            db,
+            f"WITH RECURSIVE grid (at) AS (SELECT ? UNION ALL SELECT at + {known.base_s}"
+            f" FROM grid WHERE at + {known.base_s} < ?) {select} grid CROSS JOIN base"
+            f" ON start = at AND series IN ({wanted.listed})",
+            (start_s, end_s),
+        )
+    # Of everything, not series that were named only after the reader asked which there are.
+    chosen = f"series <= {wanted.last}" if wanted.everything else f"series IN ({wanted.listed})"
+    return fetch(db, f"{select} base WHERE start >= ? AND start < ? AND {chosen}", (start_s, end_s))
+
+
+class Lost:
+    """What was lost per engine in a window of time."""
+
+    def __init__(self, db: sqlite3.Connection, start_s: int, end_s: int) -> None:
+        self.booked: dict[str, list[tuple[int, int, int]]] = {}
+        for engine, at_s, count, unknown in fetch(
+            db,
+            "SELECT engine, start, lost, unknown FROM lost WHERE start >= ? AND start < ?",
+            (start_s, end_s),
+        ):
+            self.booked.setdefault(engine, []).append((at_s, count, unknown))
+
+    def between(self, engine: str | None, start_s: int, end_s: int) -> int | None:
+        """Records of *engine* lost in [start_s, end_s); None if that isn't known."""
+        total = 0
+        for at_s, count, unknown in self.booked.get(engine or "", ()):
+            if start_s <= at_s < end_s:
+                if unknown:
+                    return None
+                total += count
+        return total
+
+
+def segments(
+    tier: Tier, interval_s: int, start_s: int, end_s: int, known: Settled
+) -> list[tuple[Tier, int, int, int]]:
+    """Split a range by what is still kept: (tier, interval, start, end), oldest first.
+
+    Where the tier has expired, the next coarser one stands in with its own interval.
+    """
+    coarser = {"base": (HOURLY, known.base_from_s), "hourly": (DAILY, known.hourly_from_s)}
+    if tier.table not in coarser:
+        return [(tier, interval_s, start_s, end_s)]
+    stand_in, from_s = coarser[tier.table]
+    kept = [(tier, interval_s, max(start_s, from_s), end_s)] if end_s > from_s else []
+    if start_s >= from_s:
+        return kept
+    start_s, end_s = down(start_s, stand_in.interval_s), min(end_s, from_s)
+    return segments(stand_in, stand_in.interval_s, start_s, end_s, known) + kept
+
+
+def pieces(start_s: int, end_s: int, tiers: Sequence[Tier]) -> Iterable[tuple[Tier, int, int]]:
+    """Cover [start_s, end_s) with as much of the coarsest tier as fits, then the next, and so on.
+
+    Args:
+        tiers: coarsest first; both ends are aligned to the last one's interval.
+    """
+    tier, *finer = tiers
+    if not finer:
+        return [(tier, start_s, end_s)] if start_s < end_s else []
+    low_s, high_s = up(start_s, tier.interval_s), down(end_s, tier.interval_s)
+    if low_s >= high_s:
+        return pieces(start_s, end_s, finer)
+    return [*pieces(start_s, low_s, finer), (tier, low_s, high_s), *pieces(high_s, end_s, finer)]
+
+
+def outward(start_s: int, end_s: int, known: Settled) -> tuple[int, int]:
+    """A range grown to ends at which rows of a kept tier begin."""
+    low_s, high_s = down(start_s, known.base_s), up(end_s, known.base_s)
+    if low_s < known.base_from_s:
+        low_s = down(start_s, HOUR_S if low_s >= known.hourly_from_s else DAY_S)
+    if high_s < known.base_from_s:
+        high_s = up(end_s, HOUR_S if high_s >= known.hourly_from_s else DAY_S)
+    return low_s, high_s
+
+
+def down(at_s: int, interval_s: int) -> int:
+    """The last multiple of *interval_s* at or before *at_s*."""
+    return at_s - at_s % interval_s
+
+
+def up(at_s: int, interval_s: int) -> int:
+    """The first multiple of *interval_s* at or after *at_s*."""
+    return at_s + -at_s % interval_s
