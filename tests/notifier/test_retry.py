@@ -58,6 +58,7 @@ def test_a_plugin_that_is_down_is_probed_within_five_seconds(failures, luck, ret
     for _ in range(failures):
         gate.failed(0, "x", random=lambda: luck, retry_after_s=retry_after_s)
     held_s = 0.0 if retry_after_s is None else min(max(0.0, retry_after_s), MAX_RETRY_AFTER_S)
-    assert gate.opens_at() <= max(5.0, held_s) * SECOND
-    assert gate.probe_at() <= max(5.0, held_s) * SECOND
+    limit_ns = round(max(5.0, held_s) * SECOND)
+    assert gate.opens_at() <= limit_ns
+    assert gate.probe_at() <= limit_ns
     assert gate.hold_ns == round(held_s * SECOND)
