@@ -52,11 +52,15 @@ def end(db: sqlite3.Connection, at_s: int) -> None:
 def within(
     gaps: Iterable[Gap], longest_s: int, spans: Iterable[Gap], start_s: int, end_s: int
 ) -> list[Gap]:
-    """Where in [start_s, end_s) intervals of at most *longest_s* may touch a gap and lie in one of
-    *spans*: sorted, disjoint."""
+    """Where in [start_s, end_s) intervals may touch a gap and lie in one of *spans*: sorted,
+    disjoint.
+
+    Args:
+        longest_s: every interval is this long, or divides it.
+    """
     spans = tuple(spans)
     found = [
-        (max(low_s, gap_s - longest_s + 1, start_s), min(high_s, until_s, end_s))
+        (max(low_s, gap_s - gap_s % longest_s, start_s), min(high_s, until_s, end_s))
         for gap_s, until_s in gaps
         for low_s, high_s in spans
     ]
