@@ -49,8 +49,7 @@ _MAX_ATTEMPTS = 3
 DRAIN_S = 5.0
 # Pending alerts in the health report; it is written each second.
 _PENDING_SHOWN = 100
-# How often the folder of the rings is asked for newcomers, and the clock of a ring without news is
-# moved on; in between a ring costs a look at its cursors.
+# How often the folder of the rings is asked for newcomers: one stat, a few microseconds.
 _PEEK_NS = 50_000_000
 # How long a writer may take between a record's time and its publication before rules count it late.
 _PUBLISHING_NS = 5_000_000
@@ -131,16 +130,17 @@ class Aggregator:
         self._now_ns = now_ns
         done = 0
         transitions: list[Transition] = []
-        is_peek = now_ns >= self._next_peek_ns
+        is_second = now_ns >= self._next_second_ns
         due_ns = now_ns + self._anchor.steady_ns - _PUBLISHING_NS
         for ring in self._rings.open.values():
-            if ring.has_news or is_peek or self._evaluator.due_ns(ring.uuid) < due_ns:
+            # Without news and nothing due its clock moves on once a second.
+            if ring.has_news or is_second or self._evaluator.due_ns(ring.uuid) < due_ns:
                 done += self._drain(ring, transitions)
                 done += self._drain_texts(ring, transitions)
-        if is_peek:
+        if now_ns >= self._next_peek_ns:
             self._next_peek_ns = now_ns + _PEEK_NS
             self._peek()
-        if now_ns >= self._next_second_ns:
+        if is_second:
             self._next_second_ns = (now_ns // SECOND_NS + 1) * SECOND_NS
             self._look_around(transitions)
             self._log_transitions(transitions)

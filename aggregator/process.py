@@ -15,10 +15,9 @@ from aggregator.locks import hold
 from aggregator.memory import keep_freed
 from notifier import logs
 
-# How long the loop sleeps between records: one waits 1 ms on average; in a quiet market, in which
-# nothing was recorded for a second, 2 ms, for half the wake-ups.
-IDLE_S, QUIET_IDLE_S = 0.002, 0.004
-QUIET_S = 1.0
+# How long the loop sleeps when there is nothing to read: a thousandth of the silence so far, within
+# these bounds.  A record waits half of that on average.
+SHORTEST_S, LONGEST_S = 0.001, 0.02
 SWITCH_S = 0.0005
 
 
@@ -61,7 +60,7 @@ def main(
             if done:
                 busy_s = now_s
             else:
-                time.sleep(IDLE_S if now_s - busy_s < QUIET_S else QUIET_IDLE_S)
+                time.sleep(min(max((now_s - busy_s) / 1000, SHORTEST_S), LONGEST_S))
             if now_s - beat_s > 1.0:
                 beat_s = now_s
                 os.utime(lock)  # the service sees progress by it

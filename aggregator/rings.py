@@ -68,8 +68,8 @@ class Ring:
     @property
     def has_news(self) -> bool:
         """Whether there is anything to read, or to say of what was passed over; very cheap."""
-        unread = self.reader.unread or self.texts.unread
-        return bool(unread or self._passed or self._texts_passed)
+        moved = self.reader.has_moved or self.texts.has_moved
+        return moved or bool(self._passed or self._texts_passed)
 
     def poll(self) -> Batch:
         """The next records, with what was lost before them added to ``lost``."""

@@ -54,6 +54,11 @@ class Progress:
         return self._look() - self.position
 
     @property
+    def has_moved(self) -> bool:
+        """Whether the cursor isn't where the reading is; the cheapest of all questions."""
+        return self._view.words[layout.PUBLISHED] != self.position
+
+    @property
     def is_current(self) -> bool:
         """Whether the ring's segment is still the one that its name stands for."""
         return self._view.is_current

@@ -198,14 +198,14 @@ def is_readable(file: BinaryIO, member: Member) -> bool:
 def _member_at(file: BinaryIO, offset: int, size: int) -> Member:
     file.seek(offset)
     head = file.read(_HEADER_BYTES)
-    found = _ours(file, offset, size, head) if head.startswith(_SIGNATURE) else None
-    if found is None and head.startswith(_SIGNATURE[:3]) and len(head) > 3:
-        found = _foreign(file, offset, size)  # or ours, with what it says of itself damaged
-    if found is not None:
-        return found
     if _SIGNATURE.startswith(head):  # so short that the file ends in it
         return Member(offset, size, State.TORN)
-    return Member(offset, _next_member(file, offset + 1, size), State.DAMAGED)
+    found = None
+    if head.startswith(_SIGNATURE):
+        found = _ours(file, offset, size, head) or _mislabelled(file, offset, size)
+    elif head.startswith(_SIGNATURE[:3]):
+        found = _foreign(file, offset, size)
+    return found or Member(offset, _next_member(file, offset + 1, size), State.DAMAGED)
 
 
 def _ours(file: BinaryIO, offset: int, size: int, head: bytes) -> Member | None:
@@ -243,17 +243,27 @@ def _cover(said: bytes) -> Cover | None:
         return None
 
 
+def _mislabelled(file: BinaryIO, offset: int, size: int) -> Member | None:
+    """The member of ours at *offset* whose head is damaged, if it can be read all the same."""
+    found = _foreign(file, offset, size)
+    if found is None or found.state is not State.WHOLE:
+        return None
+    # A wrong length in its head may lead into the stream of a later member.
+    return found if _next_member(file, offset + 1, size) >= found.end else None
+
+
 def _foreign(file: BinaryIO, offset: int, size: int) -> Member | None:
     """The gzip member of somebody else at *offset*, inflated to find its end; None if damaged."""
     file.seek(offset)
     inflater = zlib.decompressobj(_GZIP)
+    is_gzip = False
     try:
         while not inflater.eof:
             data = inflater.unconsumed_tail or file.read(_INPUT_BYTES)
             if not data:  # unless members of ours follow, it is the file's end that is missing
-                torn = _next_member(file, offset + 1, size) == size
+                torn = is_gzip and _next_member(file, offset + 1, size) == size
                 return Member(offset, size, State.TORN) if torn else None
-            inflater.decompress(data, _BLOCK_BYTES)
+            is_gzip = bool(inflater.decompress(data, _BLOCK_BYTES)) or is_gzip
     except zlib.error:
         return None
     return Member(offset, file.tell() - len(inflater.unused_data), State.WHOLE)

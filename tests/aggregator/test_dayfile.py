@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aggregator.history import dayfile, dayfolder, dayline
@@ -197,6 +197,9 @@ def _ends() -> list[int]:
     return [each.end for each in dayfile.members(io.BytesIO(WHOLE))]
 
 
+@example(512, 2)  # a length that leads into the next member's stream
+@example(1024, 1)  # one that leads beyond the end of the file
+@example(1016, 8)  # a flag of gzip: no file name ends here
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
 def test_a_changed_byte_costs_one_member_at_most(place: int, change: int) -> None:
     """Damage is counted, never raised, never taken for a record, and never spreads."""
