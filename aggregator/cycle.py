@@ -22,14 +22,14 @@ import numpy as np
 
 from aggregator import health
 from aggregator.anchor import Anchor, wall_offset_ns
-from aggregator.binning import IntArray
+from aggregator.binning import IntArray, bucket_numbers
 from aggregator.configuration import Configuration, configure
 from aggregator.crashes import save_crash
 from aggregator.disk import LOG_KEY, Commit, Disk
 from aggregator.engines import Engines
 from aggregator.historian import Historian
 from aggregator.rings import CHECKPOINT_PREFIX, Ring, Rings
-from aggregator.rollup import RollupBuffer
+from aggregator.rollup import WORTHWHILE, RollupBuffer
 from aggregator.rules.episode import PENDING
 from aggregator.rules.evaluator import SERVICE, Evaluator
 from aggregator.settings import SettingsError
@@ -202,12 +202,15 @@ class Aggregator:
             times = self._past(records["time_ns"])
             wall_ns = times + self._anchor.wall_ns
             values = np.ascontiguousarray(records["value"])
+            buckets = None
+            if count >= WORTHWHILE and np.isfinite(values).all():
+                buckets = bucket_numbers(values)  # once for rollups and rules
             if self._configuration.settings.monitoring_enable_aggregation:
-                self._buffer.add(ids, wall_ns, values)
+                self._buffer.add(ids, wall_ns, values, buckets)
             self._historian.resume(ring, self._anchor.wall_ns)
             self._historian.add(ring, batch, ids, wall_ns)
             transitions += self._evaluator.observe(
-                ring.uuid, ids, records["seq"], times + self._anchor.steady_ns, values
+                ring.uuid, ids, records["seq"], times + self._anchor.steady_ns, values, buckets
             )
         if count and ring.gap_unknown:
             ring.gap_unknown = False

@@ -15,8 +15,8 @@ from aggregator.interval import NS_PER_S, Rollup, coarsen, merge
 __all__ = ["Rollup", "RollupBuffer", "coarsen", "merge"]
 
 # Smaller batches wait for each other: a few records cost a copy then, not forty array operations.
-_WORTHWHILE = 4096
-_WAITING = 4 * _WORTHWHILE
+WORTHWHILE = 4096
+_WAITING = 4 * WORTHWHILE
 _PAIRS = 1 << 18  # (rollup, bucket) counts kept before equal ones are added up
 _BUCKET_BITS = 18
 _BUCKET_MIDDLE = 1 << (_BUCKET_BITS - 1)
@@ -41,25 +41,33 @@ class RollupBuffer:
         self._open = _Open()
         self._pairs = _Pairs()
 
-    def add(self, series: IntArray, wall_ns: IntArray, values: FloatArray) -> None:
+    def add(
+        self,
+        series: IntArray,
+        wall_ns: IntArray,
+        values: FloatArray,
+        buckets: IntArray | None = None,
+    ) -> None:
         """Take records in, in their order of arrival; the arrays are the caller's own again after.
 
         Args:
             series: shape (n,), int64, ids of series.
             wall_ns: shape (n,), int64, wall-clock nanoseconds since the epoch, in any order.
             values: shape (n,), float64; values that aren't finite are counted and left out.
+            buckets: shape (n,), the values' bucket numbers, from who has them; all are finite then.
         """
         n = len(values)
         if n != len(series) or n != len(wall_ns):
             raise ValueError(
                 f"{len(series)} series, {len(wall_ns)} times, {n} values: must be one of each"
             )
-        if n >= _WORTHWHILE:
+        if n >= WORTHWHILE:
             self._flush()
             self._absorb(
                 np.ascontiguousarray(series, dtype=np.int64),
                 np.ascontiguousarray(wall_ns, dtype=np.int64),
                 np.ascontiguousarray(values, dtype=np.float64),
+                buckets,
             )
             return
         if self._waiting + n > _WAITING:
@@ -81,15 +89,19 @@ class RollupBuffer:
     def _flush(self) -> None:
         n, self._waiting = self._waiting, 0
         if n:
-            self._absorb(self._series[:n], self._wall_ns[:n], self._values[:n])
+            self._absorb(self._series[:n], self._wall_ns[:n], self._values[:n], None)
 
-    def _absorb(self, series: IntArray, wall_ns: IntArray, values: FloatArray) -> None:
-        finite = np.isfinite(values)
-        if not finite.all():
-            series, wall_ns, values = series[finite], wall_ns[finite], values[finite]
-            self.nonfinite += len(finite) - len(values)
-            if not len(values):
-                return
+    def _absorb(
+        self, series: IntArray, wall_ns: IntArray, values: FloatArray, buckets: IntArray | None
+    ) -> None:
+        if buckets is None:
+            finite = np.isfinite(values)
+            if not finite.all():
+                series, wall_ns, values = series[finite], wall_ns[finite], values[finite]
+                self.nonfinite += len(finite) - len(values)
+                if not len(values):
+                    return
+            buckets = bucket_numbers(values)
         ids, group = ranks(series)
         starts, interval = _intervals(wall_ns, self.interval_s * NS_PER_S)
         if interval is None:
@@ -98,7 +110,7 @@ class RollupBuffer:
             present, group = ranks(group * len(starts) + interval)
             ids, starts = ids[present // len(starts)], starts[present % len(starts)]
         slots = self._open.absorb(ids, starts, group, wall_ns, values)
-        distinct, bucket = ranks(bucket_numbers(values))
+        distinct, bucket = ranks(buckets)
         cells, counts = tally(group * len(distinct) + bucket, len(ids) * len(distinct))
         owners, buckets = np.divmod(cells, len(distinct))
         self._pairs.add(

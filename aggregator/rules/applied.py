@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.binning import FloatArray, IntArray
+from aggregator.binning import FloatArray, IntArray, bucket_numbers
 from aggregator.rules.emitted import Emitted, Identity
 from aggregator.rules.episode import Episode
 from aggregator.rules.levels import CompiledLevels
@@ -28,8 +28,8 @@ MAIN, BASE, GATE = 0, 1, 2
 class Records:
     """Records of one input in time order, shape (n,), n >= 1, picked from a batch.
 
-    ``times`` (int64) and ``values`` (float64) are contiguous; what few rules ask for, ``seqs`` and
-    ``gids``, is picked when they do.
+    ``times`` (int64) and ``values`` (float64) are contiguous; what only some rules ask for is
+    picked when they do.
     """
 
     def __init__(
@@ -39,14 +39,16 @@ class Records:
         places: IntArray,
         batch_seqs: IntArray,
         batch_gids: IntArray,
+        batch_buckets: IntArray | None,
     ) -> None:
         """Args:
         places: shape (n,), where in the batch, shape (m,), each record is.
+        batch_buckets: the bucket numbers of all values; None: nobody has them.
         """
         self.times = times
         self.values = values
         self._places = places
-        self._batch = batch_seqs, batch_gids
+        self._batch = batch_seqs, batch_gids, batch_buckets
 
     @cached_property
     def seqs(self) -> IntArray:
@@ -57,6 +59,12 @@ class Records:
     def gids(self) -> IntArray:
         """Shape (n,), int64, ids of series."""
         return self._batch[1][self._places]
+
+    @cached_property
+    def buckets(self) -> IntArray:
+        """Shape (n,), int64, the values' bucket numbers."""
+        known = self._batch[2]
+        return bucket_numbers(self.values) if known is None else known[self._places]
 
     def pick(self, which: Any) -> "Records":
         """Some of them, by mask, slice or indices."""

@@ -93,6 +93,7 @@ class Evaluator:
         seqs: IntArray,
         times_ns: IntArray,
         values: FloatArray,
+        buckets: IntArray | None = None,
     ) -> list[Transition]:
         """Take records of one ring.
 
@@ -101,13 +102,14 @@ class Evaluator:
             gids, seqs, times_ns, values: shape (n,), in order of seq, which rises from call to
                 call.  Records up to a seq that was taken before are ignored, so are values that
                 aren't finite; a time before the source's clock counts as that.
+            buckets: shape (n,), the values' bucket numbers, from who has them; all are finite then.
         """
         origin = self._state.source(source)
         if source != SERVICE and len(seqs) and int(seqs[0]) <= origin.last_seq:
             fresh = np.asarray(seqs).astype(np.int64) > origin.last_seq
             gids, seqs, times_ns, values = gids[fresh], seqs[fresh], times_ns[fresh], values[fresh]
-        finite = np.isfinite(values)
-        if not finite.all():
+            buckets = None
+        if buckets is None and not (finite := np.isfinite(values)).all():
             gids, seqs, times_ns = gids[finite], seqs[finite], times_ns[finite]
             values = values[finite]
         if not len(gids):
@@ -116,7 +118,7 @@ class Evaluator:
         if int(times[0]) < origin.clock_ns or (times[1:] < times[:-1]).any():
             times = np.maximum(np.maximum.accumulate(times), origin.clock_ns)
         origin.last_seq = int(seqs[-1])
-        self._take(origin, gids, seqs, times, values)
+        self._take(origin, gids, seqs, times, values, buckets)
         return self._leave()
 
     def _take(
@@ -126,6 +128,7 @@ class Evaluator:
         seqs: IntArray,
         times: IntArray,
         values: FloatArray,
+        buckets: IntArray | None = None,
     ) -> None:
         life = origin.life(times)
         if origin.stuck:
@@ -133,7 +136,7 @@ class Evaluator:
         if len(gids) <= _FEW:
             self._take_few(origin, gids, seqs, times, values, life)
         else:
-            self._take_many(origin, gids, seqs, times, values, life)
+            self._take_many(origin, gids, seqs, times, values, buckets, life)
         clock_ns = int(times[-1])
         origin.changed = True
         origin.run(clock_ns, life)
@@ -163,6 +166,7 @@ class Evaluator:
         seqs: IntArray,
         times: IntArray,
         values: FloatArray,
+        buckets: IntArray | None,
         life: Life,
     ) -> None:
         pieces: dict[Applied, dict[int, list[IntArray]]] = {}
@@ -178,7 +182,7 @@ class Evaluator:
                 at_ns = times[where]
                 if int(at_ns[0]) < applied.floor_ns:
                     at_ns = np.maximum(at_ns, applied.floor_ns)
-                records[part] = Records(at_ns, values[where], where, seqs, gids)
+                records[part] = Records(at_ns, values[where], where, seqs, gids, buckets)
             applied.feed(records, life)
             origin.planned(applied)
 

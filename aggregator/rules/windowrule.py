@@ -82,7 +82,9 @@ class WindowRule(Applied):
                 if int(times[-1]) > second_ns:
                     end = int(np.searchsorted(times, second_ns, "right"))
                 if end > start:
-                    self._windows[part].add(times[start:end], records.values[start:end])
+                    window = self._windows[part]
+                    buckets = records.buckets[start:end] if window.wants_buckets else None
+                    window.add(times[start:end], records.values[start:end], buckets)
                     self._taken(part, int(times[start]))
                 starts[part] = end
                 if end == len(times):

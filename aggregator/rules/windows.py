@@ -106,8 +106,18 @@ class Window:
             piece.buckets[number] = piece.buckets.get(number, 0) + 1
             self._buckets[number] = self._buckets.get(number, 0) + 1
 
-    def add(self, times: IntArray, values: FloatArray) -> None:
-        """Add records of one and the same second, T - 1 s < time <= T, in order; n >= 1."""
+    @property
+    def wants_buckets(self) -> bool:
+        """Whether it uses bucket numbers."""
+        return bool(self._quantiles)
+
+    def add(self, times: IntArray, values: FloatArray, buckets: IntArray | None = None) -> None:
+        """Add records of one and the same second, T - 1 s < time <= T, in order; n >= 1.
+
+        Args:
+            times, values: shape (n,).
+            buckets: shape (n,), the values' bucket numbers, from who has them.
+        """
         piece = self._at(int(times[0]))
         piece.count += len(values)
         self.count += len(values)
@@ -117,7 +127,7 @@ class Window:
         piece.high = max(piece.high, float(values.max()))
         piece.worst = worst_in(self._sign, times, values, piece.worst)
         if self._quantiles:
-            numbers = bucket_numbers(values)
+            numbers = bucket_numbers(values) if buckets is None else buckets
             least = int(numbers.min())
             found, counts = tally(numbers - least, int(numbers.max()) - least + 1)
             more = dict(zip((found + least).tolist(), counts.tolist(), strict=True))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator import histogram, rollup
-from aggregator.binning import ranks, tally
+from aggregator.binning import bucket_numbers, ranks, tally
 from aggregator.interval import average
 from aggregator.rollup import Rollup, RollupBuffer, coarsen, merge
 
@@ -28,12 +28,14 @@ records = st.lists(
 
 
 def add(buffer: RollupBuffer, batch: Iterable[Record]) -> None:
-    """Add records given as tuples."""
+    """Add records given as tuples; every other time with the buckets that the caller knows."""
     rows = list(batch)
+    values = np.array([r[2] for r in rows], dtype=np.float64)
     buffer.add(
         np.array([r[0] for r in rows], dtype=np.int64),
         np.array([r[1] for r in rows], dtype=np.int64),
-        np.array([r[2] for r in rows], dtype=np.float64),
+        values,
+        bucket_numbers(values) if len(rows) % 2 and np.isfinite(values).all() else None,
     )
 
 
@@ -71,7 +73,7 @@ def expected(batch: Iterable[Record], interval_s: int = 300) -> list[Rollup]:
 def sizes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways through the buffer: batches that wait for each other, and batches that don't."""
     if request.param == "large":
-        monkeypatch.setattr(rollup, "_WORTHWHILE", 1)
+        monkeypatch.setattr(rollup, "WORTHWHILE", 1)
     return str(request.param)
 
 
@@ -86,9 +88,9 @@ def test_any_split_into_batches_gives_the_same_rollups(
     batch: list[Record], cuts: list[int]
 ) -> None:
     """Records of equal time included: the order of arrival decides, not the batch."""
-    for worthwhile in (rollup._WORTHWHILE, 1):
+    for worthwhile in (rollup.WORTHWHILE, 1):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(rollup, "_WORTHWHILE", worthwhile)
+            patch.setattr(rollup, "WORTHWHILE", worthwhile)
             buffer = RollupBuffer()
             edges = [0, *sorted(cuts), len(batch)]
             for begin, end in itertools.pairwise(edges):
@@ -282,7 +284,7 @@ def test_memory_is_bounded_by_what_is_in_use_not_by_records() -> None:
 def test_the_bound_follows_the_buckets_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """More buckets than the bound: nothing is lost, and adding up doesn't happen every time."""
     monkeypatch.setattr(rollup, "_PAIRS", 8)
-    monkeypatch.setattr(rollup, "_WORTHWHILE", 1)
+    monkeypatch.setattr(rollup, "WORTHWHILE", 1)
     batch = [(1 + n % 3, n * S, float(n % 40)) for n in range(240)]
     buffer = RollupBuffer()
     for begin in range(0, 240, 10):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aggregator.binning import bucket_numbers
 from aggregator.rules import episode as episode_module
 from aggregator.rules import evaluator as rules_module
 from aggregator.rules.evaluator import Evaluator
@@ -81,12 +82,14 @@ def add_all(made: Evaluator) -> None:
 def feed(made: Evaluator, records: Sequence[Record], source: str = "ring") -> list[Transition]:
     if not records:
         return []
+    values = np.array([r.value for r in records])
     return made.observe(
         source,
         np.array([r.gid for r in records]),
         np.array([r.seq for r in records]),
         np.array([r.at_ns for r in records]),
-        np.array([r.value for r in records]),
+        values,
+        bucket_numbers(values) if len(records) % 2 and np.isfinite(values).all() else None,
     )
 
 
