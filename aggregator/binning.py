@@ -91,7 +91,7 @@ def ranks(values: IntArray) -> tuple[IntArray, IntArray]:
     span = int(values.max()) - low + 1
     if span == 1:
         return values[:1].copy(), np.zeros(len(values), dtype=np.int64)
-    if span > _TABLE_PER_VALUE * len(values) + _TABLE_SPARE:
+    if span > _most_cells(len(values)):
         distinct, inverse = np.unique(values, return_inverse=True)
         return distinct, inverse.astype(np.int64, copy=False)
     shifted = values - low
@@ -103,6 +103,26 @@ def ranks(values: IntArray) -> tuple[IntArray, IntArray]:
     return found + low, table[shifted]
 
 
+def columns(values: IntArray, rows: int) -> tuple[IntArray, IntArray]:
+    """What the columns of a table stand for that has *rows* rows, and each value's column.
+
+    All numbers from the least to the greatest value if ``tally`` can then still count in a plain
+    array, which saves looking for the distinct ones; otherwise these.
+
+    Args:
+        values: shape (n,), int64, n >= 1.
+    """
+    low = int(values.min())
+    span = int(values.max()) - low + 1
+    if rows * span > _most_cells(len(values)):
+        return ranks(values)
+    return np.arange(low, low + span), values - low
+
+
+def _most_cells(n: int) -> int:
+    return _TABLE_PER_VALUE * n + _TABLE_SPARE
+
+
 def tally(cells: IntArray, size: int) -> tuple[IntArray, IntArray]:
     """The distinct cells, ascending, and how often each occurs.
 
@@ -110,7 +130,7 @@ def tally(cells: IntArray, size: int) -> tuple[IntArray, IntArray]:
         cells: shape (n,), int64, each in 0..size-1.
         size: number of possible cells.
     """
-    if size <= _TABLE_PER_VALUE * len(cells) + _TABLE_SPARE:
+    if size <= _most_cells(len(cells)):
         dense: NDArray[Any] = np.bincount(cells, minlength=size)
         found = np.flatnonzero(dense)
         return found, dense[found]

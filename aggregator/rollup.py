@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.binning import FloatArray, IntArray, bucket_numbers, ranks, tally
+from aggregator.binning import FloatArray, IntArray, bucket_numbers, columns, ranks, tally
 from aggregator.interval import NS_PER_S, Rollup, coarsen, merge
 
 __all__ = ["Rollup", "RollupBuffer", "coarsen", "merge"]
@@ -21,6 +21,8 @@ _PAIRS = 1 << 18  # (rollup, bucket) counts kept before equal ones are added up
 _BUCKET_BITS = 18
 _BUCKET_MIDDLE = 1 << (_BUCKET_BITS - 1)
 _LARGEST = np.finfo(np.float64).max
+# Records a group, in and after which a group's first record is looked for.
+_SOON = 8
 
 
 class RollupBuffer:
@@ -110,12 +112,10 @@ class RollupBuffer:
             present, group = ranks(group * len(starts) + interval)
             ids, starts = ids[present // len(starts)], starts[present % len(starts)]
         slots = self._open.absorb(ids, starts, group, wall_ns, values)
-        distinct, bucket = ranks(buckets)
+        distinct, bucket = columns(buckets, len(ids))
         cells, counts = tally(group * len(distinct) + bucket, len(ids) * len(distinct))
-        owners, buckets = np.divmod(cells, len(distinct))
-        self._pairs.add(
-            (slots[owners] << _BUCKET_BITS) + distinct[buckets] + _BUCKET_MIDDLE, counts
-        )
+        owners, places = np.divmod(cells, len(distinct))
+        self._pairs.add((slots[owners] << _BUCKET_BITS) + distinct[places] + _BUCKET_MIDDLE, counts)
 
 
 def _intervals(wall_ns: IntArray, interval_ns: int) -> tuple[IntArray, IntArray | None]:
@@ -131,14 +131,23 @@ def _intervals(wall_ns: IntArray, interval_ns: int) -> tuple[IntArray, IntArray 
 
 def _ends(group: IntArray, wall_ns: IntArray, groups: int) -> tuple[IntArray, IntArray]:
     """Index of the first and the last record of each group: by time, then by arrival."""
-    order = np.arange(len(group))
-    if not (wall_ns[1:] >= wall_ns[:-1]).all():
-        order = np.argsort(wall_ns, kind="stable")
-        group = group[order]
-    first, last = np.empty(groups, dtype=np.int64), np.empty(groups, dtype=np.int64)
-    last[group] = order  # of repeated indices the last assignment stays
-    first[group[::-1]] = order[::-1]
-    return first, last
+    if (wall_ns[1:] >= wall_ns[:-1]).all():
+        return _first(group, groups), len(group) - 1 - _first(group[::-1], groups)
+    order = np.argsort(wall_ns, kind="stable")
+    group = group[order]
+    return order[_first(group, groups)], order[len(group) - 1 - _first(group[::-1], groups)]
+
+
+def _first(group: IntArray, groups: int) -> IntArray:
+    """Where each group comes first; none is missing, and most are there soon."""
+    found = np.full(groups, -1)
+    size = min(len(group), _SOON * groups)
+    while True:
+        # of repeated indices the last assignment stays
+        found[group[size - 1 :: -1] if size else group] = np.arange(size - 1, -1, -1)
+        if size == len(group) or (found >= 0).all():
+            return found
+        size = min(len(group), _SOON * size)
 
 
 class _Pairs:

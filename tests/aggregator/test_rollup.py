@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator import histogram, rollup
-from aggregator.binning import bucket_numbers, ranks, tally
+from aggregator.binning import bucket_numbers, columns, ranks, tally
 from aggregator.interval import average
 from aggregator.rollup import Rollup, RollupBuffer, coarsen, merge
 
@@ -305,6 +305,29 @@ def test_rollups_of_two_series_do_not_merge() -> None:
     one, two = rolled([(1, S, 1.0), (2, S, 1.0)])
     with pytest.raises(ValueError, match="series 1 and 2"):
         merge(one, two)
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), min_size=1), st.integers(1, 40))
+def test_columns_stand_for_the_values(values: list[int], rows: int) -> None:
+    """Near to each other or far apart, few rows or many."""
+    array = np.array(values, dtype=np.int64)
+    meaning, column = columns(array, rows)
+    assert meaning[column].tolist() == values
+    assert (np.diff(meaning) > 0).all()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=300), st.booleans())
+def test_the_ends_of_each_group_are_found_wherever_they_are(rows: list[int], later: bool) -> None:
+    """Also of a group that comes once, behind everything else."""
+    distinct = sorted(set(rows))
+    group = np.array([distinct.index(row) for row in rows])
+    wall_ns = np.arange(len(rows)) * (1 if later else -1)
+    first, last = rollup._ends(group, wall_ns, len(distinct))
+    ordered = rows if later else rows[::-1]
+    places = range(len(rows)) if later else range(len(rows) - 1, -1, -1)
+    told = list(zip(ordered, places, strict=True))
+    assert first.tolist() == [next(p for r, p in told if r == row) for row in distinct]
+    assert last.tolist() == [next(p for r, p in reversed(told) if r == row) for row in distinct]
 
 
 @given(st.lists(st.integers(-(2**62), 2**62) | st.integers(0, 9), min_size=1, max_size=30))
