@@ -68,14 +68,23 @@ class Keeper:
         """
         for last in (False, True):
             try:
-                keeper, book = cls(path, wake), Book()
-                keeper.load(book)
-                return keeper, book
+                return cls._opened(path, wake)
             except (OSError, sqlite3.Error) as problem:
                 if last or not is_damage(problem):
                     raise LedgerError(f"{path}: can't be opened ({problem})") from None
                 move_aside(path, str(problem))
         raise AssertionError("unreachable")
+
+    @classmethod
+    def _opened(cls, path: Path, wake: Callable[[], None] | None) -> tuple["Keeper", Book]:
+        keeper, book = cls(path, wake), Book()
+        try:
+            keeper.load(book)
+        except BaseException:
+            # Now: closed later, it would take the -wal file of the new alerts.db for its own.
+            keeper.close()
+            raise
+        return keeper, book
 
     def meta(self, key: str) -> str:
         """A value that was saved as meta, empty if there is none."""
