@@ -88,7 +88,8 @@ class Running:
     def end(self, number: int = signal.SIGTERM) -> int:
         os.kill(self.process.pid, number)
         self.process.join(30)
-        assert not self.process.is_alive()
+        # Another thread that starts a process may just be collecting this one's exit code.
+        wait_for(lambda: not self.process.is_alive(), "the end of the notifier")
         self.doorbell.close()
         self.doorbell.cancel_join_thread()
         return int(self.process.exitcode)
