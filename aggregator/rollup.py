@@ -144,7 +144,7 @@ def _first(group: IntArray, groups: int) -> IntArray:
     size = min(len(group), _SOON * groups)
     while True:
         # of repeated indices the last assignment stays
-        found[group[size - 1 :: -1] if size else group] = np.arange(size - 1, -1, -1)
+        found[group[:size][::-1]] = np.arange(size)[::-1]
         if size == len(group) or (found >= 0).all():
             return found
         size = min(len(group), _SOON * size)

@@ -72,6 +72,15 @@ def entries(directory: Path) -> tuple[list[Entry], list[str]]:
     return sorted(ours, key=lambda entry: (entry.day, entry.suffix)), sorted(others)
 
 
+def days(directory: Path) -> list[str]:
+    """UTC dates of which there are records to read, in order.
+
+    Raises:
+        OSError: the directory can't be read; a missing one is empty.
+    """
+    return sorted({each.day for each in entries(directory)[0] if each.suffix in (OPEN, CLOSED)})
+
+
 def day_of(at_ns: int) -> str:
     """The UTC date of a time, such as 2026-01-31."""
     return datetime.fromtimestamp(at_ns // NS_PER_S, UTC).date().isoformat()

@@ -54,7 +54,7 @@ def read_records(
     """
     trouble = Trouble() if trouble is None else trouble
     decoder = Decoder(metric, match)
-    for day in sorted({entry.day for entry in dayfolder.entries(directory)[0]}):
+    for day in dayfolder.days(directory):
         begin_ns = dayfolder.start_ns(day)
         if begin_ns >= end_ns or begin_ns + DAY_NS <= start_ns:
             continue
@@ -191,8 +191,7 @@ def newest_ns(directory: Path) -> int | None:
     Raises:
         OSError: the directory can't be read.
     """
-    days = sorted({e.day for e in dayfolder.entries(directory)[0] if e.suffix in (OPEN, CLOSED)})
-    for day in reversed(days):
+    for day in reversed(dayfolder.days(directory)):
         newest = -1
         with ExitStack() as stack:
             for _, file in _opened(directory, day, Trouble(), stack):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aggregator.history import dayfolder, dayreader
-from aggregator.history.dayfolder import CLOSED, OPEN
 from aggregator.history.dayline import Decoder, Record
 from aggregator.history.dayreader import Trouble, Windows
 from aggregator.interval import DAY_S, HOUR_S, NS_PER_S
@@ -52,11 +51,10 @@ class DayRows:
         """UTC dates of which there is a file, as of the first time somebody asked."""
         if self._days is None:
             try:
-                entries, _ = dayfolder.entries(self.directory)
+                self._days = dayfolder.days(self.directory)
             except OSError as error:
                 self.trouble.unreadable[str(self.directory)] = error.strerror or str(error)
-                entries = []
-            self._days = sorted({e.day for e in entries if e.suffix in (OPEN, CLOSED)})
+                self._days = []
         return self._days
 
     def spans(self) -> list[Gap]:
