@@ -66,7 +66,8 @@ def _raw(
     _write(lines(found), args["--output"])
     rollups.say_trouble(days)
     if args["--output"] is None and not found.count:
-        render.note(f"no such raw records in that range: day files are in {days.directory}")
+        hint = rollups.hint(where, asked.metric)
+        render.note(f"no such raw records in that range: day files are in {days.directory}{hint}")
     return found.count
 
 
@@ -101,7 +102,7 @@ def _destination(named: str | None) -> Iterator[TextIO]:
     """Stdout, or a file beside *named* that takes its name at the end.
 
     Raises:
-        OSError: it can't be written; nothing is left behind.
+        OSError: it can't be written; its name is *named*, and nothing is left behind.
     """
     if named is None or named == "-":
         yield sys.stdout
@@ -110,13 +111,19 @@ def _destination(named: str | None) -> Iterator[TextIO]:
     if path.is_dir():
         raise IsADirectoryError(21, "is a directory", named)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+    except OSError as problem:
+        problem.filename = named
+        raise
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as problem:
         temporary.unlink(missing_ok=True)
+        if isinstance(problem, OSError):
+            problem.filename = problem.filename or named
         raise

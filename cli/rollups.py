@@ -109,6 +109,16 @@ def raw_records(days: DayRows, asked: Question) -> Iterator[Record]:
         yield record
 
 
+def hint(where: Place, metric: str) -> str:
+    """What *metric* may have been meant to be, going by the store; nothing without one."""
+    try:
+        with opened(where) as db:
+            known = {series.metric for series in Wanted(db, "*", {}).series.values()}
+    except query.StoreError:
+        return ""
+    return "" if metric in {"*", *known} else suggestion(metric, known)
+
+
 def _no_series(metric: str, match: Mapping[str, str], known: list[str]) -> str:
     asked = [f"--metric={metric}"] if metric != "*" else []
     asked += [f"--match {label}={pattern}" for label, pattern in match.items()]

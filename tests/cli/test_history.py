@@ -159,6 +159,16 @@ def test_raw_records_are_chosen_like_rows(recorded):
     assert "--interval can't be combined with --raw" in ended.err
 
 
+def test_a_metric_that_has_no_raw_records_may_be_a_slip(recorded):
+    """One that is near to it is named; a right one, or a folder without a store, suggests none."""
+    asked = ("metrics", "export", "--raw", "--metric")
+    assert "did you mean tick_latency?" in recorded.run(*asked, "tick_latncy").err
+    assert "did you mean" not in recorded.run(*asked, "pnl", "--match", "engine=other").err
+    (recorded.data_dir / "rollups.db").unlink()
+    ended = recorded.run(*asked, "tick_latncy")
+    assert "no such raw records" in ended.err and "did you mean" not in ended.err
+
+
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "\t=1", ' "a,b"', ""])
 def test_spreadsheets_execute_nothing_of_raw_records(desk, text):
     """Quotes and commas survive, formulas don't, an empty unit stays empty."""

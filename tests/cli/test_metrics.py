@@ -236,13 +236,16 @@ def test_a_file_appears_when_it_is_complete(filled, monkeypatch):
     monkeypatch.setattr(lines, "csv_rows", fails)
     ended = filled.run("metrics", "export", *HOUR, "-o", str(target))
     assert ended.code == 1
+    assert f"{target}: No space left on device" in ended.err
     assert target.read_text() == whole
     assert [path.name for path in filled.folder.iterdir() if "out.csv" in path.name] == ["out.csv"]
 
 
 def test_a_file_that_cannot_be_made_is_named(filled):
     """A missing folder, a folder in its place."""
-    assert "no/such" in filled.run("metrics", "export", "-o", "no/such/file.csv").err
+    refused = filled.run("metrics", "export", "-o", "no/such/file.csv")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.splitlines() == ["tickwatch: no/such/file.csv: No such file or directory"]
     ended = filled.run("metrics", "export", "-o", str(filled.folder))
     assert ended.code == 1
     assert "is a directory" in ended.err
