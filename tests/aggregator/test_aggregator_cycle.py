@@ -28,6 +28,7 @@ from notifier.alertlog import Position, read
 from notifier.keeper import Keeper
 from ringbuf import Recorder
 from tests.segments import unlink_segments
+from tests.waiting import wait_for
 
 
 class Desk:
@@ -106,6 +107,26 @@ def test_records_of_a_ring_that_appears_later_are_found_rolled_up_and_judged(des
         ("circuit_breaker_triggered", "resolved"),
     ]
     assert dict(desk.transitions()[0].labels) == {"engine": "intraday", "desk": "nifty"}
+
+
+def test_what_is_due_on_a_quiet_ring_does_not_wait_for_the_second(tmp_path: Path) -> None:
+    """Only a ring with news or with something due is looked into between two seconds."""
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        '[[rule]]\nname = "held"\nmetric = "spread"\nabove = {warning = 5.0}\nfor = "300ms"\n'
+    )
+    desk = Desk(tmp_path, monitoring_rules_file=str(rules))
+    desk.recorder.metric("spread").record(6.0)
+    desk.run()
+    desk.aggregator._next_second_ns = 1 << 62  # no second comes any more
+    assert desk.story() == []
+
+    def told() -> bool:
+        desk.aggregator.step(time.monotonic_ns())
+        return desk.story() == [("held", "fired")]
+
+    wait_for(told, "the alert")
+    desk.close()
 
 
 def test_a_value_that_is_no_number_stops_nothing(desk: Desk) -> None:
