@@ -169,8 +169,13 @@ def woken(directory: Path) -> Iterator[threading.Event]:
 
 def _observe(directory: Path, bell: threading.Event) -> Any:
     """A running observer, or None when there is nothing to observe or no room for one."""
+    import logging
+
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
     from watchdog.observers import Observer
+
+    # It warns of events that come while it ends, on stderr if nobody takes its records.
+    logging.getLogger("watchdog").addHandler(logging.NullHandler())
 
     class Ring(FileSystemEventHandler):
         """Rings the bell, but not for our own reading of the files."""

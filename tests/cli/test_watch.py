@@ -210,6 +210,21 @@ def test_piped_lines_are_plain(desk):
         assert other.process.wait(30) == 0
 
 
+def test_what_watchdog_says_of_itself_is_no_message(desk):
+    """It warns of events that come while it ends."""
+    script = (
+        "import logging, pathlib, sys\nfrom cli import watch\n"
+        "with watch.woken(pathlib.Path(sys.argv[1])):\n"
+        "    logging.getLogger('watchdog.observers.inotify').warning('the thread is inactive')\n"
+    )
+    desk.tell("a")
+    command = [sys.executable, "-c", script, str(desk.alerts_dir)]
+    ended = subprocess.run(
+        command, check=False, env=clean_environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_a_reader_that_leaves_ends_the_watch(desk):
     """`watch | head -1` prints no traceback."""
     desk.tell("a")
