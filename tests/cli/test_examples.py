@@ -260,8 +260,8 @@ def test_every_reading_command_answers_after_the_service(shell, number):
     assert numbers(after) == before
     assert (after["status"][0], json.loads(after["status"][1])["state"]) == (3, "UNKNOWN")
     assert after["health"][0] in (2, 3)
-    code, out, _ = shell.run_until("tickwatch watch", "stdout", "connection_lost")
-    assert code == 0 and "order_rejected" in out
+    code, out, _ = shell.run_until("tickwatch watch", "stdout", "order_rejected")
+    assert code == 0 and "connection_lost" in out
     code, out, _ = shell.run_until("tickwatch status --watch", "stdout", "no service runs")
     assert code == 3
 
