@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ ROOT = Path(__file__).parents[1]
 SHM = Path("/dev/shm")
 MARKER = "TICKWATCH_TEST_SESSION"
 PATIENCE_S = 10.0
+
+# What tests start gets Ctrl-C from them, also where a shell's `&` had it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A machine under load is slow; no property of ours is about time.
 hypothesis.settings.register_profile("tickwatch", deadline=None)

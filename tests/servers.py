@@ -243,6 +243,7 @@ class HttpServer(RawServer):
 
 
 def _read_request(connection: socket.socket) -> Request | None:
+    """The whole request; None if whoever sends it ends in the middle."""
     with connection.makefile("rb") as stream:
         start = stream.readline(65536).decode("latin-1").split()
         if len(start) != 3:
@@ -251,7 +252,10 @@ def _read_request(connection: socket.socket) -> Request | None:
         while (line := stream.readline(65536).decode("latin-1").rstrip("\r\n")) != "":
             name, _, value = line.partition(":")
             headers[name.strip().lower()] = value.strip()
-        body = stream.read(int(headers.get("content-length", "0")))
+        length = int(headers.get("content-length", "0"))
+        body = stream.read(length)
+    if len(body) < length:
+        return None
     return Request(start[0], start[1], headers, body, time.monotonic())
 
 
