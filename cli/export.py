@@ -19,6 +19,7 @@ from cli.problems import UsageError, suggestion
 _FORMATS = ("csv", "json")
 _PROGRESS_S = 0.5
 _PROGRESS_ROWS = 1000
+_BUFFER_BYTES = 1 << 18
 
 Item = TypeVar("Item")
 
@@ -87,11 +88,10 @@ class _Counted(Iterable[Item]):
         shown = False
         due_s = time.monotonic() + _PROGRESS_S
         watched = sys.stderr.isatty()
-        for item in self._items:
+        for self.count, item in enumerate(self._items, 1):
             if watched and self.count % _PROGRESS_ROWS == 0 and time.monotonic() >= due_s:
                 due_s, shown = time.monotonic() + _PROGRESS_S, True
                 print(f"\r{self.count:,} rows", end="", file=sys.stderr, flush=True)
-            self.count += 1
             yield item
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
@@ -117,7 +117,7 @@ def _destination(named: str | None) -> Iterator[TextIO]:
         problem.filename = named
         raise
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+        with os.fdopen(descriptor, "w", _BUFFER_BYTES, encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

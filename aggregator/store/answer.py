@@ -4,16 +4,14 @@ Averages and quantiles come from merged counts, sums and buckets, never from oth
 quantiles.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import islice
-from operator import lt
 from typing import Any
 
 from aggregator import histogram, interval
 from aggregator.interval import DAY_S
-from aggregator.store.fetch import BUCKETS, COUNT, Lost, Named, Row, Wanted
+from aggregator.store.fetch import COUNT, Lost, Named, Row, Single, Wanted
 from aggregator.store.schema import QUANTILES
 
 
@@ -37,85 +35,80 @@ class Merged:
         histogram.add_into(self.buckets, histogram.decode(blob))
 
     def numbers(self) -> tuple[Any, ...]:
-        """The columns of a row from the count on; there are no buckets in it."""
+        """The columns of a row from the count on, without the buckets."""
         quantiles = histogram.quantiles(self.buckets, QUANTILES, self.minimum, self.maximum)
-        return (self.count, self.skipped, self.total, self.minimum, self.maximum, *quantiles, None)
-
-
-def by_interval(
-    rows: list[Row], wanted: Wanted, interval_s: int, lost: Lost, watermark_s: float
-) -> Iterator[dict[str, Any]]:
-    """Merge rows into intervals; a row whose own interval doesn't divide that stays by itself."""
-    if any(row[BUCKETS] is not None for row in rows):
-        return merged(rows, wanted, interval_s, lost, watermark_s)
-    order = wanted.order  # rows that have their interval to themselves
-    if len(order) > 1:
-        if all(map(lt, order, islice(order, 1, None))):  # named in the order of their names
-            rows.sort()
-        else:
-            rows.sort(key=lambda row: (row[0], order[row[2]]))
-    return answers(rows, wanted.series, lost, watermark_s)
+        return (self.count, self.skipped, self.total, self.minimum, self.maximum, *quantiles)
 
 
 def merged(
     rows: Iterable[Row], wanted: Wanted, interval_s: int, lost: Lost, watermark_s: float
 ) -> Iterator[dict[str, Any]]:
-    """The same of rows with buckets, which are taken one by one."""
-    single: dict[tuple[int, int, int], Row] = {}
+    """Merge rows into intervals; a row whose own interval doesn't divide that stays by itself."""
+    first: dict[tuple[int, int, int], Row] = {}
     several: dict[tuple[int, int, int], Merged] = {}
     for row in rows:
         step_s = row[1] if interval_s % row[1] else interval_s
         cell = (row[0] - row[0] % step_s, row[2], step_s)
-        if cell not in single:
-            single[cell] = row
+        if cell not in first:
+            first[cell] = row
         elif cell in several:
             several[cell].add(row)
         else:
-            several[cell] = Merged(single[cell])
+            several[cell] = Merged(first[cell])
             several[cell].add(row)
     order, named = wanted.order, wanted.series
-    for cell in sorted(single, key=lambda cell: (cell[0], order[cell[1]], cell[2])):
+    for cell in sorted(first, key=lambda cell: (cell[0], order[cell[1]], cell[2])):
         start_s, number, step_s = cell
-        row = single[cell]
+        count, skipped, *numbers = first[cell][COUNT:-1]
         if cell in several:
-            row = (*row[:COUNT], *several[cell].numbers())
-        yield answer(named[number], (start_s, step_s, *row[2:]), lost, watermark_s)
+            count, skipped, *numbers = several[cell].numbers()
+        row = (start_s, number, count, *numbers)
+        yield from answers((row,), named, step_s, lost, watermark_s, skipped=skipped)
 
 
 def answers(
-    rows: Iterable[Row], named: dict[int, Named], lost: Lost, watermark_s: float
+    rows: Iterable[Single],
+    named: Mapping[int, Named],
+    interval_s: int,
+    lost: Lost,
+    watermark_s: float,
+    *,
+    skipped: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """One answer a row, as it is."""
-    for row in rows:
-        yield answer(named[row[2]], row, lost, watermark_s)
+    """Each row with the fields of the contract.
+
+    Args:
+        rows: by time, of intervals of *interval_s*.
+        skipped: of each row's count those that are in no other number.
+    """
+    at_s, end_s, begins, ends, partial = -1, -1, "", "", False
+    for start_s, number, count, total, minimum, maximum, p50, p90, p99, p999 in rows:
+        if start_s != at_s:
+            begins = ends if start_s == end_s else _stamp(start_s)
+            at_s, end_s = start_s, start_s + interval_s
+            ends, partial = _stamp(end_s), end_s > watermark_s
+        series = named[number]
+        yield {
+            "metric": series.metric,
+            "labels": series.labels,
+            "unit": series.unit,
+            "interval_start": begins,
+            "interval_end": ends,
+            "interval_seconds": interval_s,
+            "count": count,
+            "min": minimum,
+            "max": maximum,
+            "avg": interval.average(total, count - skipped, minimum, maximum),
+            "sum": total,
+            "p50": p50,
+            "p90": p90,
+            "p99": p99,
+            "p999": p999,
+            "lost": lost.between(series.engine, start_s, end_s) if lost.booked else 0,
+            "partial": partial,
+        }
 
 
-def answer(series: Named, row: Row, lost: Lost, watermark_s: float) -> dict[str, Any]:
-    """A row with the fields of the contract."""
-    start_s, step_s, _, count, skipped, total, minimum, maximum, p50, p90, p99, p999, _ = row
-    end_s = start_s + step_s
-    return {
-        "metric": series.metric,
-        "labels": series.labels,
-        "unit": series.unit,
-        "interval_start": _stamp(start_s),
-        "interval_end": _stamp(end_s),
-        "interval_seconds": step_s,
-        "count": count,
-        "min": minimum,
-        "max": maximum,
-        "avg": interval.average(total, count - skipped, minimum, maximum),
-        "sum": total,
-        "p50": p50,
-        "p90": p90,
-        "p99": p99,
-        "p999": p999,
-        "lost": lost.between(series.engine, start_s, end_s) if lost.booked else 0,
-        "partial": end_s > watermark_s,
-    }
-
-
-@lru_cache(maxsize=2048)
 def _stamp(at_s: int) -> str:
     """Whole seconds as RFC 3339 in UTC, such as 2026-01-31T09:15:00Z."""
     return _day(at_s // DAY_S) + _clock(at_s % DAY_S)

@@ -136,9 +136,7 @@ class Reader:
                     series = max(_UNNAMED, len(self._wanted.series))
                     to_s = min(from_s + unit_s * max(1, _ROWS_AT_ONCE // series), last_s)
                     with fetch.snapshot(db):
-                        rows = fetch.rows_between(
-                            db, tier, self._wanted, known, from_s, to_s, merging=True
-                        )
+                        rows = fetch.rows_between(db, tier, self._wanted, known, from_s, to_s)
                     if is_lacking:
                         rows = fuller(rows, self.rows(from_s, to_s, step_s), unit_s)
                     for row in rows:

@@ -6,10 +6,12 @@ is piped into a pager, never keeps the writer's log from shrinking.  Plain Pytho
 
 import json
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from operator import itemgetter
 from typing import Any
 
 from aggregator.interval import DAY_S, HOUR_S
@@ -18,11 +20,14 @@ from aggregator.store.gaps import Gap
 from aggregator.store.schema import DAILY, HOURLY, StoreError, Tier, canonical, clean
 
 # start, interval_s, series, count, skipped, total, minimum, maximum, p50, p90, p99, p999, buckets.
-# Of the count, those skipped are in no other number: day files may be thinned, rollups aren't.  The
-# buckets are None where the reader said that it won't merge the row.
+# Of the count, those skipped are in no other number: day files may be thinned, rollups aren't.
 Row = tuple[Any, ...]
-COUNT, SKIPPED, BUCKETS = 3, 4, 12
-_NUMBERS = "count, 0, total, minimum, maximum, p50, p90, p99, p999"
+COUNT, SKIPPED = 3, 4
+_MERGED = "series, count, 0, total, minimum, maximum, p50, p90, p99, p999, buckets"
+# start, series, count, total, minimum, maximum, p50, p90, p99, p999: nothing that a million rows
+# would say a million times.
+Single = tuple[Any, ...]
+_SINGLE = "start, series, count, total, minimum, maximum, p50, p90, p99, p999"
 # With fewer than one series in so many wanted, single rows are looked up instead of a range read.
 _SPARSE = 8
 
@@ -61,10 +66,10 @@ class Wanted:
         self.metric, self.match = metric, match
         self.series: dict[int, Named] = {}
         self._numbers: dict[tuple[str, str, str], int] = {}
-        for number, name, text, unit in rows:
+        decoded: list[dict[str, str]] = json.loads(f"[{','.join(row[2] for row in rows)}]")
+        for (number, name, _, unit), labels in zip(rows, decoded, strict=True):
             if metric != "*" and not fnmatchcase(name, metric):
                 continue
-            labels: dict[str, str] = json.loads(text)
             if all(
                 label in labels and fnmatchcase(labels[label], pattern)
                 for label, pattern in match.items()
@@ -141,60 +146,90 @@ def oldest_s(db: sqlite3.Connection) -> int | None:
 
 
 def rows_between(
-    db: sqlite3.Connection,
-    tier: Tier,
-    wanted: Wanted,
-    known: Settled,
-    start_s: int,
-    end_s: int,
-    *,
-    merging: bool,
+    db: sqlite3.Connection, tier: Tier, wanted: Wanted, known: Settled, start_s: int, end_s: int
 ) -> list[Row]:
-    """Rows of one tier that begin in [start_s, end_s); call it inside a snapshot.
+    """Rows of one tier that begin in [start_s, end_s), to be merged; call it inside a snapshot.
 
     Args:
         start_s: aligned to the tier's interval.
-        merging: whether the reader merges rows.  Rows of a coarse tier that must be merged with
-            an open base row come with their buckets anyway.
     """
-    if not wanted.series:
+    if not wanted.series or start_s >= end_s:
         return []
     if tier.table == "base":
-        blobs = "buckets" if merging or known.mixed else "NULL"
-        return _base_rows(db, wanted, known, start_s, end_s, f"{_NUMBERS}, {blobs}")
-    open_rows = fetch(
-        db,
-        f"SELECT start, interval_s, series, {_NUMBERS}, buckets FROM open JOIN base"
-        f" USING (start, series) WHERE start >= ? AND start < ? AND series IN ({wanted.listed})",
-        (start_s, end_s),
-    )
-    from_s = start_s if merging else min((row[0] for row in open_rows), default=end_s)
-    from_s -= from_s % tier.interval_s
-    rows = fetch(
-        db,
-        f"SELECT start, {tier.interval_s}, series, {_NUMBERS},"
-        f" CASE WHEN start >= {from_s} THEN buckets END"
-        f" FROM {tier.table} WHERE series IN ({wanted.listed}) AND start >= ? AND start < ?",
-        (start_s, end_s),
-    )
-    return rows + open_rows
+        return _base_rows(db, wanted, known, start_s, end_s, f"start, interval_s, {_MERGED}")
+    return [
+        *_coarse_rows(db, tier, wanted, start_s, end_s, f"start, {tier.interval_s}, {_MERGED}"),
+        *fetch(
+            db,
+            f"SELECT start, interval_s, {_MERGED} FROM open JOIN base USING (start, series)"
+            f" WHERE start >= ? AND start < ? AND series IN ({wanted.listed})",
+            (start_s, end_s),
+        ),
+    ]
+
+
+def singles(
+    db: sqlite3.Connection, tier: Tier, wanted: Wanted, known: Settled, start_s: int, end_s: int
+) -> tuple[list[Single], int]:
+    """Rows of one tier that have their series and interval to themselves, by time; and until when
+    all are such rows.  From then on see rows_between().  Call both inside one snapshot.
+
+    Args:
+        start_s: aligned to the tier's interval.
+    """
+    if tier.table == "base":
+        until_s = start_s if known.mixed else end_s
+    else:
+        # What is still open is in no coarse tier yet and must be merged with it.
+        (open_s,) = fetch(
+            db,
+            "SELECT min(start) FROM open"
+            f" WHERE start >= ? AND start < ? AND series IN ({wanted.listed})",
+            (start_s, end_s),
+        )[0]
+        until_s = end_s if open_s is None else down(open_s, tier.interval_s)
+    if not wanted.series or start_s >= until_s:
+        return [], until_s
+    if tier.table == "base":
+        rows = _base_rows(db, wanted, known, start_s, until_s, _SINGLE)
+    else:
+        rows = _coarse_rows(db, tier, wanted, start_s, until_s, _SINGLE)
+    order = wanted.order
+    if len(order) > 1:
+        rows.sort(key=lambda row: order[row[1]])
+        rows.sort(key=itemgetter(0))
+    return rows, until_s
 
 
 def _base_rows(
     db: sqlite3.Connection, wanted: Wanted, known: Settled, start_s: int, end_s: int, columns: str
-) -> list[Row]:
-    select = f"SELECT start, interval_s, series, {columns} FROM"
+) -> list[Any]:
     if wanted.sparse and not known.mixed:
         return fetch(
             db,
             f"WITH RECURSIVE grid (at) AS (SELECT ? UNION ALL SELECT at + {known.base_s}"
-            f" FROM grid WHERE at + {known.base_s} < ?) {select} grid CROSS JOIN base"
+            f" FROM grid WHERE at + {known.base_s} < ?) SELECT {columns} FROM grid CROSS JOIN base"
             f" ON start = at AND series IN ({wanted.listed})",
             (start_s, end_s),
         )
     # Of everything, not series that were named only after the reader asked which there are.
     chosen = f"series <= {wanted.last}" if wanted.everything else f"series IN ({wanted.listed})"
-    return fetch(db, f"{select} base WHERE start >= ? AND start < ? AND {chosen}", (start_s, end_s))
+    return fetch(
+        db,
+        f"SELECT {columns} FROM base WHERE start >= ? AND start < ? AND {chosen}",
+        (start_s, end_s),
+    )
+
+
+def _coarse_rows(
+    db: sqlite3.Connection, tier: Tier, wanted: Wanted, start_s: int, end_s: int, columns: str
+) -> list[Any]:
+    return fetch(
+        db,
+        f"SELECT {columns} FROM {tier.table}"
+        f" WHERE series IN ({wanted.listed}) AND start >= ? AND start < ?",
+        (start_s, end_s),
+    )
 
 
 class Lost:
@@ -204,20 +239,19 @@ class Lost:
         self.booked: dict[str, list[tuple[int, int, int]]] = {}
         for engine, at_s, count, unknown in fetch(
             db,
-            "SELECT engine, start, lost, unknown FROM lost WHERE start >= ? AND start < ?",
+            "SELECT engine, start, lost, unknown FROM lost WHERE start >= ? AND start < ?"
+            " ORDER BY start",
             (start_s, end_s),
         ):
             self.booked.setdefault(engine, []).append((at_s, count, unknown))
 
     def between(self, engine: str | None, start_s: int, end_s: int) -> int | None:
         """Records of *engine* lost in [start_s, end_s); None if that isn't known."""
-        total = 0
-        for at_s, count, unknown in self.booked.get(engine or "", ()):
-            if start_s <= at_s < end_s:
-                if unknown:
-                    return None
-                total += count
-        return total
+        booked = self.booked.get(engine or "", [])
+        found = booked[bisect_left(booked, (start_s,)) : bisect_left(booked, (end_s,))]
+        if any(unknown for _, _, unknown in found):
+            return None
+        return sum(count for _, count, _ in found)
 
 
 def segments(

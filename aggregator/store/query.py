@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aggregator.interval import DAY_S, HOUR_S, NS_PER_S
 from aggregator.store import answer, fetch, gaps
 from aggregator.store.answer import Merged
-from aggregator.store.fetch import Lost, Row, Settled, Wanted, down, up
+from aggregator.store.fetch import Lost, Row, Settled, Single, Wanted, down, up
 from aggregator.store.gaps import Gap
 from aggregator.store.schema import (
     DAILY,
@@ -173,13 +173,17 @@ def _walk(
                         lost = Lost(db, from_s, to_s)
                         yield from answer.merged(both, wanted, step_s, lost, watermark_s)
                     else:
-                        merging = step_s != tier.interval_s
+                        singles: list[Single] = []
+                        until_s = from_s
                         with fetch.snapshot(db):
-                            rows = fetch.rows_between(
-                                db, tier, wanted, known, from_s, to_s, merging=merging
-                            )
+                            if step_s == tier.interval_s:
+                                singles, until_s = fetch.singles(
+                                    db, tier, wanted, known, from_s, to_s
+                                )
+                            rows = fetch.rows_between(db, tier, wanted, known, until_s, to_s)
                             lost = Lost(db, from_s, to_s)
-                        yield from answer.by_interval(rows, wanted, step_s, lost, watermark_s)
+                        yield from answer.answers(singles, wanted.series, step_s, lost, watermark_s)
+                        yield from answer.merged(rows, wanted, step_s, lost, watermark_s)
                     from_s = to_s
 
 
@@ -209,7 +213,7 @@ def summary(
         for ends, is_lacking in pieces:
             for tier, *part in fetch.pieces(*ends, (DAILY, HOURLY, known.base)):
                 if not is_lacking:
-                    rows = fetch.rows_between(db, tier, wanted, known, *part, merging=True)
+                    rows = fetch.rows_between(db, tier, wanted, known, *part)
                     _add(merged, rows)
         lost = Lost(db, low_s, high_s)
     with source.reader() as reader:
@@ -218,8 +222,11 @@ def summary(
                 _add(merged, reader.whole(db, known, *ends))
     for number in wanted.order:
         if number in merged:
-            row = (low_s, high_s - low_s, number, *merged[number].numbers())
-            yield answer.answer(wanted.series[number], row, lost, watermark_s)
+            count, skipped, *numbers = merged[number].numbers()
+            row = (low_s, number, count, *numbers)
+            yield from answer.answers(
+                (row,), wanted.series, high_s - low_s, lost, watermark_s, skipped=skipped
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ def test_watch_shows_what_happens_on_lines_that_fit(live, terminal, width, heigh
     assert max(map(len, narrow.lines[last:])) <= 60
     assert narrow.lines[-1] == narrow.joined[-1]
     ended(terminal, 0)
+    live.command("alerts", "clear", "circuit_breaker_triggered")
 
 
 def newest(screen):
