@@ -88,10 +88,11 @@ class _Counted(Iterable[Item]):
         shown = False
         due_s = time.monotonic() + _PROGRESS_S
         watched = sys.stderr.isatty()
-        for self.count, item in enumerate(self._items, 1):
+        for item in self._items:
             if watched and self.count % _PROGRESS_ROWS == 0 and time.monotonic() >= due_s:
                 due_s, shown = time.monotonic() + _PROGRESS_S, True
                 print(f"\r{self.count:,} rows", end="", file=sys.stderr, flush=True)
+            self.count += 1
             yield item
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -379,6 +379,26 @@ def test_the_open_interval_is_part_of_hours_and_days(store: Store, db: sqlite3.C
             assert (row["count"], row["max"], row["p999"]) == (n + 1, value, value)
 
 
+def test_hours_come_by_time_and_name_whether_or_not_they_are_merged(
+    store: Store, db: sqlite3.Connection
+) -> None:
+    """Hours before the oldest open row are read as they are; from then on each may need merging.
+
+    What was lost is said of its own hour alone, also where one of several numbers isn't known.
+    """
+    ids = [store.series_id("m", "", {"engine": name}) for name in "cab"]
+    fill(store, [(n, hour * HOUR_S + 1.0, hour + 1.0) for hour in range(6) for n in ids])
+    fill(store, [(ids[1], 6 * HOUR_S + 1.0, 7.0), (ids[1], 6 * HOUR_S + 301.0, 8.0)])
+    lost = {("a", T0): 2, ("a", T0 + HOUR_S - 300): 3, ("a", T0 + HOUR_S): 4, ("b", T0): None}
+    store.commit([], lost, {})
+    rows = rows_of(db, HOUR_S)
+    found = [(row["interval_start"][11:13], row["labels"]["engine"], row["count"]) for row in rows]
+    hours = [(f"{hour:02d}", name, 1) for hour in range(6) for name in "abc"]
+    assert found == [*hours, ("06", "a", 2)]
+    assert [row["avg"] for row in rows] == [hour + 1.0 for hour in range(6) for _ in "abc"] + [7.5]
+    assert [row["lost"] for row in rows[:6]] == [5, None, 0, 4, 0, 0]
+
+
 def test_a_reader_holds_no_transaction_between_rows(store: Store, db: sqlite3.Connection) -> None:
     """A pager that waits for its user mustn't keep the writer's log from shrinking."""
     series = store.series_id("m", "", {})
