@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from io import StringIO
-from operator import itemgetter
 from typing import Any, Generic, TypeVar
 
 from aggregator.history.dayline import Record
@@ -23,10 +22,6 @@ FIELDS = (
 )  # fmt: skip
 RAW_FIELDS = ("time", "metric", "labels", "value", "unit", "skipped")
 
-# Of FIELDS, without the series and what is no number.
-_NUMBERS = itemgetter(*FIELDS[3:11])
-_QUANTILES = itemgetter(*FIELDS[11:15])
-_LINE = "%s,%s,%s,%d,%d,%r,%r,%r,%r,%s,%s,%s,%s,%s,%s\n"
 # A cell that begins so is a formula to a spreadsheet, whatever quotes are around it.
 # Source: OWASP, "CSV Injection".
 _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -53,7 +48,7 @@ def csv_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Rows of rollups as CSV; the first line names the columns."""
     yield ",".join(FIELDS) + "\n"
     # Most quantiles are middles of buckets: few, and slow to print.
-    text = Texts(repr).__getitem__
+    text = Texts(repr)
     names: dict[int, tuple[str, object]] = {}
     for row in rows:
         labels = row["labels"]  # one object for all rows of a series, held so that its id stays its
@@ -61,12 +56,11 @@ def csv_rows(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         if known is None:
             known = names[id(labels)] = (_cells(row["metric"], labels, row["unit"]), labels)
         lost = row["lost"]
-        yield _LINE % (
-            known[0],
-            *_NUMBERS(row),
-            *map(text, _QUANTILES(row)),
-            "" if lost is None else lost,
-            "true" if row["partial"] else "false",
+        yield (
+            f"{known[0]},{row['interval_start']},{row['interval_end']},{row['interval_seconds']},"
+            f"{row['count']},{row['min']!r},{row['max']!r},{row['avg']!r},{row['sum']!r},"
+            f"{text[row['p50']]},{text[row['p90']]},{text[row['p99']]},{text[row['p999']]},"
+            f"{'' if lost is None else lost},{'true' if row['partial'] else 'false'}\n"
         )
 
 

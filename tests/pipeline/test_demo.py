@@ -64,11 +64,14 @@ def wait_for_line(process: subprocess.Popen[str], word: str) -> list[str]:
 
 
 def test_the_demo_shows_its_alerts_and_its_numbers_add_up(desk: Desk) -> None:
-    """Both incidents fire and resolve on the screen; the stores hold every record."""
+    """Both incidents fire and resolve on the screen; the stores hold every record.
+
+    Latencies are real: a machine under load may add a stall of its own.
+    """
     out = finish(start(desk, "--speed", "max"))
     shown = [line.split()[1:3] for line in out.splitlines() if "after the record" in line]
-    assert shown.count(["fired", "performance_degradation"]) == 1
-    assert shown.count(["resolved", "performance_degradation"]) == 1
+    stalls = shown.count(["fired", "performance_degradation"])
+    assert shown.count(["resolved", "performance_degradation"]) == stalls >= 1
     assert [word for word, rule in shown if rule == "daily_loss_high"] == [
         "fired",
         "worse",
