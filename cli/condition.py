@@ -19,7 +19,11 @@ Row = dict[str, Any]
 
 @dataclass
 class Condition:
-    """What was found.  ``blind``: nothing can be known; ``quiet``: nobody writes anything."""
+    """What was found.
+
+    ``blind``: nothing can be known; ``quiet``: nobody writes anything; ``unrolled``: of the last
+    hour, day files may have records that are in no rollup.
+    """
 
     where: Place
     at_ns: int = field(default_factory=time.time_ns)
@@ -35,6 +39,7 @@ class Condition:
     pnl: list[Row] = field(default_factory=list)
     disk: Row = field(default_factory=dict)
     courses: list[list[float | None]] = field(default_factory=list)
+    unrolled: bool = False
 
     @property
     def state(self) -> str:

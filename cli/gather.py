@@ -93,6 +93,9 @@ def _rollups(found: Condition) -> Row:
         end_s = query.newest_s(db)
         if end_s is not None:
             _last_hour(found, db, end_s)
+        now_s = found.at_ns // times.NS
+        days = rollups.day_rows(found.where)
+        found.unrolled = query.lacking(db, days, now_s - _LATENCY_S, now_s)
     if found.service.get("running"):
         _reported(found, report)
     return report

@@ -103,9 +103,10 @@ def _both(args: Mapping[str, Any], where: Place) -> tuple[Facts, Facts]:
     comes after its last record, and people are told of it a moment later.
     """
     base_s, newest_s = 1, None
+    days = rollups.day_rows(where)
     if where.rollups.exists():
         with rollups.opened(where) as db:
-            base_s, newest_s = query.base_s(db), query.newest_s(db)
+            base_s, newest_s = query.base_s(db), query.newest_s(db, days)
     alerts_s = [
         alert.started_ns // NS + _TOLD_S for alert in known.load(where, everything=True).alerts
     ]
@@ -114,8 +115,10 @@ def _both(args: Mapping[str, Any], where: Place) -> tuple[Facts, Facts]:
     if end_s <= start_s:
         raise UsageError("--to must be after --from")
     start_s, end_s = fetch.down(start_s, base_s), fetch.up(end_s, base_s)
-    facts = report_facts.gather(where, start_s, end_s)
-    return facts, report_facts.gather(where, 2 * start_s - end_s, start_s)
+    facts = report_facts.gather(where, start_s, end_s, days)
+    before = report_facts.gather(where, 2 * start_s - end_s, start_s, days)
+    rollups.say_trouble(days)
+    return facts, before
 
 
 def _publish(path: Path, text: str) -> None:

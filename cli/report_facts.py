@@ -14,6 +14,7 @@ from typing import Any
 
 from aggregator.store import course, query
 from aggregator.store.course import Course
+from aggregator.store.dayrows import DayRows
 from aggregator.store.fetch import Lost
 from cli import known, rollups, times
 from cli.deliveries import opened as opened_ledger
@@ -91,11 +92,15 @@ class Facts:
     over_time: dict[tuple[Any, ...], list[Row]] = field(default_factory=dict)
 
 
-def gather(where: Place, start_s: int, end_s: int) -> Facts:
-    """The facts of [start, end) in epoch seconds; never raises for a part that can't be read."""
+def gather(where: Place, start_s: int, end_s: int, days: DayRows) -> Facts:
+    """The facts of [start, end) in epoch seconds; never raises for a part that can't be read.
+
+    Args:
+        days: the day files, for times of which the store hasn't all; notes what they left out.
+    """
     facts = Facts(where, start_s, end_s)
     with _part(facts, "rollups"), rollups.opened(where) as db:
-        _recorded(facts, db)
+        _recorded(facts, db, days)
     with _part(facts, "alerts"):
         now = known.load(where, everything=True)
         facts.alerts = _answered(where, now, start_s * NS, end_s * NS)
@@ -113,17 +118,18 @@ def _part(facts: Facts, name: str) -> Iterator[None]:
         facts.missing.append(f"{name}: {error}")
 
 
-def _recorded(facts: Facts, db: sqlite3.Connection) -> None:
+def _recorded(facts: Facts, db: sqlite3.Connection, days: DayRows) -> None:
     start_s, end_s = facts.start_s, facts.end_s
-    rows = list(query.summary(db, start_s=start_s, end_s=end_s))
+    rows = list(query.summary(db, start_s=start_s, end_s=end_s, days=days))
+    days = DayRows(days.directory)  # what the summary passed over is counted once, not again
     facts.records = sum(row["count"] for row in rows)
     facts.latency = [row for row in rows if fnmatchcase(row["metric"], LATENCY)]
     facts.step_s = step_s(facts.end_s - facts.start_s, query.base_s(db))
     for row in query.metrics(
-        db, interval_s=facts.step_s, metric=LATENCY, start_s=start_s, end_s=end_s
+        db, interval_s=facts.step_s, metric=LATENCY, start_s=start_s, end_s=end_s, days=days
     ):
         facts.over_time.setdefault(rollups.series_key(row), []).append(row)
-    facts.pnl = course.courses(db, PNL, start_s=start_s, end_s=end_s)
+    facts.pnl = course.courses(db, PNL, start_s=start_s, end_s=end_s, days=days)
     booked = Lost(db, facts.start_s, facts.end_s).booked
     counts = [(count, unknown) for several in booked.values() for _, count, unknown in several]
     unknown = any(each[1] for each in counts)
@@ -135,7 +141,7 @@ def _recorded(facts: Facts, db: sqlite3.Connection) -> None:
         for at_s, count, unknown in several
         if count or unknown
     ]
-    silences = _silences(course.written(db, start_s=start_s, end_s=end_s))
+    silences = _silences(course.written(db, start_s=start_s, end_s=end_s, days=days))
     found = sorted([*losses, *silences], key=lambda gap: gap.start_s)
     facts.gaps = found[:_MOST_GAPS]
 

@@ -172,6 +172,9 @@ def show(found: Condition, how: Look, series: int | None = None) -> None:
             f"{render.quantity(row['avg'], row['unit'])} ({low} to {high} since {_start(row, how)})"
         )
         render.line(how, f"pnl {render.labels(row['labels'])}: {now}")
+    if found.unrolled:
+        see = "see `tickwatch metrics summary --hours 1`"
+        render.line(how, f"the last hour is in the day files, not all of it in rollups: {see}")
     print()
     _deliveries(found, how)
     free = f"{found.disk.get('free_bytes', 0) / (1 << 30):,.1f} GiB free"

@@ -21,12 +21,12 @@ class Merged:
     __slots__ = ("buckets", "count", "maximum", "minimum", "skipped", "total")
 
     def __init__(self, row: Row) -> None:
-        _, _, _, self.count, self.skipped, self.total, self.minimum, self.maximum, *_, blob = row
-        self.buckets = histogram.decode(blob)
+        self.count, self.skipped, _, _, self.total, self.minimum, self.maximum, *_ = row[COUNT:]
+        self.buckets = histogram.decode(row[-1])
 
     def add(self, row: Row) -> None:
         """Take in another row."""
-        _, _, _, count, skipped, total, minimum, maximum, *_, blob = row
+        count, skipped, _, _, total, minimum, maximum, *_, blob = row[COUNT:]
         self.count += count
         self.skipped += skipped
         self.total = interval.add_totals(self.total, total)
@@ -59,7 +59,7 @@ def merged(
     order, named = wanted.order, wanted.series
     for cell in sorted(first, key=lambda cell: (cell[0], order[cell[1]], cell[2])):
         start_s, number, step_s = cell
-        count, skipped, *numbers = first[cell][COUNT:-1]
+        count, skipped, _, _, *numbers = first[cell][COUNT:-1]
         if cell in several:
             count, skipped, *numbers = several[cell].numbers()
         row = (start_s, number, count, *numbers)

@@ -1,15 +1,21 @@
-"""The course of series over time, and when engines wrote at all, from the rollup store.
+"""The course of series over time, and when engines wrote at all.
 
 What rows of statistics don't show: the first and the last value of each interval, which is what
-counts of a running total such as PnL.  Read-only, without numpy.
+counts of a running total such as PnL.  Read-only; without numpy, unless day files must be read.
 """
 
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from aggregator.store import fetch, query
-from aggregator.store.fetch import Wanted
+from aggregator.store import fetch, gaps, query, source
+from aggregator.store.fetch import FIRST, LAST, MINIMUM, Wanted
+from aggregator.store.schema import Tier
+from aggregator.store.source import Source
+
+if TYPE_CHECKING:
+    from aggregator.store.dayrows import DayRows
 
 # Rows are read a day at a go: a reader must not keep the writer's log from shrinking.
 _WINDOW_S = 86_400
@@ -37,29 +43,42 @@ class Course:
     points: list[Point]
 
 
-def courses(db: sqlite3.Connection, metric: str, *, start_s: int, end_s: int) -> list[Course]:
+def courses(
+    db: sqlite3.Connection,
+    metric: str,
+    *,
+    start_s: int,
+    end_s: int,
+    days: "DayRows | None" = None,
+) -> list[Course]:
     """The course of each series of a metric, in intervals as fine as they are kept.
 
     Args:
         metric: pattern of the metric's name, with * ? [].
+        days: the day files; None: the answer is the store's alone.
 
     Raises:
         StoreError: the store can't be read.
     """
     wanted = Wanted(db, metric, {})
-    points: dict[int, list[Point]] = {number: [] for number in wanted.series}
-    columns = "start, {interval}, series, first, minimum, maximum, last"
-    for number, low_s, high_s, values in _rows(db, wanted, columns, start_s, end_s):
-        points[number].append(Point(low_s, high_s, *values))
+    points: dict[int, list[Point]] = {}
+    columns = ("first", "minimum", "maximum", "last")
+    for number, low_s, high_s, values in _rows(db, wanted, columns, start_s, end_s, days):
+        points.setdefault(number, []).append(Point(low_s, high_s, *values))
     return [
-        Course(named.metric, named.unit, named.labels, points[number])
-        for number, named in wanted.series.items()
-        if points[number]
+        Course(
+            wanted.series[number].metric,
+            wanted.series[number].unit,
+            wanted.series[number].labels,
+            sorted(points[number], key=lambda point: point.start_s),
+        )
+        for number in wanted.order
+        if number in points
     ]
 
 
 def written(
-    db: sqlite3.Connection, *, start_s: int, end_s: int
+    db: sqlite3.Connection, *, start_s: int, end_s: int, days: "DayRows | None" = None
 ) -> dict[str, list[tuple[int, int]]]:
     """By engine the intervals, [start, end) in epoch seconds, in which it wrote; ascending.
 
@@ -68,8 +87,7 @@ def written(
     """
     wanted = Wanted(db, "*", {})
     found: dict[str, dict[int, int]] = {}
-    columns = "start, {interval}, series"
-    for number, begins_s, ends_s, _ in _rows(db, wanted, columns, start_s, end_s):
+    for number, begins_s, ends_s, _ in _rows(db, wanted, (), start_s, end_s, days):
         engine = wanted.series[number].engine
         if engine is not None:
             known = found.setdefault(engine, {})
@@ -78,24 +96,51 @@ def written(
 
 
 def _rows(
-    db: sqlite3.Connection, wanted: Wanted, columns: str, start_s: int, end_s: int
+    db: sqlite3.Connection,
+    wanted: Wanted,
+    columns: tuple[str, ...],
+    start_s: int,
+    end_s: int,
+    days: "DayRows | None",
 ) -> Iterator[tuple[int, int, int, tuple[float, ...]]]:
-    """Series, start, end and the rest of *columns* of each row, by time."""
+    """Series, start, end and *columns* of each row, nearly by time."""
     known = fetch.settled(db)
-    if not wanted.series:
+    newest_s = query.newest_s(db, days)
+    if newest_s is None:
         return
-    oldest_s, newest_s = fetch.oldest_s(db), query.newest_s(db)
-    if oldest_s is None or newest_s is None:
-        return
-    start_s, end_s = fetch.down(max(start_s, oldest_s), known.base_s), min(end_s, newest_s)
-    for tier, _, low_s, high_s in fetch.segments(known.base, known.base_s, start_s, end_s, known):
-        interval = "interval_s" if tier.table == "base" else str(tier.interval_s)
-        for from_s in range(low_s, high_s, _WINDOW_S):
-            rows = fetch.fetch(
-                db,
-                f"SELECT {columns.format(interval=interval)} FROM {tier.table}"
-                f" WHERE start >= ? AND start < ? AND series IN ({wanted.listed}) ORDER BY start",
-                (from_s, min(from_s + _WINDOW_S, high_s)),
-            )
-            for begins_s, step_s, number, *rest in rows:
-                yield number, begins_s, begins_s + step_s, tuple(rest)
+    start_s, end_s = fetch.down(start_s, known.base_s), min(end_s, newest_s)
+    both = Source(db, known, wanted, days, source.ranges(known, days, start_s, end_s))
+    oldest_s = min([low_s for low_s, _ in both.ranges], default=newest_s)
+    start_s = max(start_s, min(oldest_s, fetch.oldest_s(db) or oldest_s))
+    with both.reader() as reader:
+        for tier, step_s, low_s, high_s in fetch.segments(
+            known.base, known.base_s, start_s, end_s, known
+        ):
+            for ends, is_lacking in gaps.split(low_s, high_s, step_s, both.ranges):
+                if reader is not None and is_lacking:
+                    for row in reader.whole(db, known, *ends):
+                        values = (row[FIRST], *row[MINIMUM : MINIMUM + 2], row[LAST])
+                        yield row[2], row[0], row[0] + row[1], values
+                else:
+                    yield from _stored(db, wanted, columns, tier, *ends)
+
+
+def _stored(
+    db: sqlite3.Connection,
+    wanted: Wanted,
+    columns: tuple[str, ...],
+    tier: Tier,
+    start_s: int,
+    end_s: int,
+) -> Iterator[tuple[int, int, int, tuple[float, ...]]]:
+    interval = "interval_s" if tier.table == "base" else str(tier.interval_s)
+    chosen = ", ".join(("start", interval, "series", *columns))
+    for from_s in range(start_s, end_s, _WINDOW_S):
+        rows = fetch.fetch(
+            db,
+            f"SELECT {chosen} FROM {tier.table}"
+            f" WHERE start >= ? AND start < ? AND series IN ({wanted.listed}) ORDER BY start",
+            (from_s, min(from_s + _WINDOW_S, end_s)),
+        )
+        for begins_s, step_s, number, *rest in rows:
+            yield number, begins_s, begins_s + step_s, tuple(rest)

@@ -115,8 +115,8 @@ class Reader:
             left_out = skipped.get((rollup.series, rollup.start_s), 0)
             row = tiers.row_of(rollup)
             found.append(
-                (row[0], interval_s, rollup.series, row[1] + left_out, left_out, *row[2:5],
-                 *row[_FIRST_QUANTILE:])
+                (row[0], interval_s, rollup.series, row[1] + left_out, left_out, row[5], row[7],
+                 *row[2:5], *row[_FIRST_QUANTILE:])
             )  # fmt: skip
         return found
 

@@ -19,11 +19,12 @@ from aggregator.store import gaps
 from aggregator.store.gaps import Gap
 from aggregator.store.schema import DAILY, HOURLY, StoreError, Tier, canonical, clean
 
-# start, interval_s, series, count, skipped, total, minimum, maximum, p50, p90, p99, p999, buckets.
-# Of the count, those skipped are in no other number: day files may be thinned, rollups aren't.
+# start, interval_s, series, count, skipped, first, last, total, minimum, maximum, p50, p90, p99,
+# p999, buckets.  Of the count, those skipped are in no other number: day files may be thinned,
+# rollups aren't.
 Row = tuple[Any, ...]
-COUNT, SKIPPED = 3, 4
-_MERGED = "series, count, 0, total, minimum, maximum, p50, p90, p99, p999, buckets"
+COUNT, SKIPPED, FIRST, LAST, MINIMUM = 3, 4, 5, 6, 8
+_MERGED = "series, count, 0, first, last, total, minimum, maximum, p50, p90, p99, p999, buckets"
 # start, series, count, total, minimum, maximum, p50, p90, p99, p999: nothing that a million rows
 # would say a million times.
 Single = tuple[Any, ...]

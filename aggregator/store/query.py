@@ -9,15 +9,12 @@ service's settings nor, unless day files must be read, numpy.
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aggregator.interval import DAY_S, HOUR_S, NS_PER_S
-from aggregator.store import answer, fetch, gaps
+from aggregator.store import answer, fetch, gaps, source
 from aggregator.store.answer import Merged
-from aggregator.store.fetch import Lost, Row, Settled, Single, Wanted, down, up
-from aggregator.store.gaps import Gap
+from aggregator.store.fetch import Lost, Row, Single, Wanted, down, up
 from aggregator.store.schema import (
     DAILY,
     HOURLY,
@@ -26,9 +23,10 @@ from aggregator.store.schema import (
     StoreNewer,
     open_readonly,
 )
+from aggregator.store.source import Source
 
 if TYPE_CHECKING:
-    from aggregator.store.dayrows import DayRows, Reader
+    from aggregator.store.dayrows import DayRows
 
 __all__ = [
     "StoreError",
@@ -101,7 +99,7 @@ def newest_s(db: sqlite3.Connection, days: "DayRows | None" = None) -> int | Non
 
 def lacking(db: sqlite3.Connection, days: "DayRows", start_s: int, end_s: int) -> bool:
     """Whether day files may have records of [start_s, end_s) that the store hasn't."""
-    return bool(_ranges(fetch.settled(db), days, start_s, end_s))
+    return bool(source.ranges(fetch.settled(db), days, start_s, end_s))
 
 
 def metrics(
@@ -140,38 +138,39 @@ def metrics(
             f"{_spoken(known.base_s)}"
         )
     newest = newest_s(db, days) or 0
-    ranges = _ranges(known, days, down(start_s, interval_s), up(min(end_s, newest), interval_s))
+    low_s, high_s = down(start_s, interval_s), up(min(end_s, newest), interval_s)
+    ranges = source.ranges(known, days, low_s, high_s)
     # Only where there can be rows, so that nobody walks through empty years.
-    oldest_s = min([low_s for low_s, _ in ranges], default=newest)
+    oldest_s = min([start for start, _ in ranges], default=newest)
     start_s, end_s = max(start_s, min(oldest_s, fetch.oldest_s(db) or oldest_s)), min(end_s, newest)
     wanted = Wanted(db, metric, match or {})
     if start_s >= end_s or not (wanted.series or ranges):
         return iter(())
-    source = _Source(db, known, wanted, days, ranges)
+    both = Source(db, known, wanted, days, ranges)
     watermark_s = newest if watermark_s is None else watermark_s
-    return _walk(source, interval_s, start_s, end_s, watermark_s)
+    return _walk(both, interval_s, start_s, end_s, watermark_s)
 
 
 def _walk(
-    source: "_Source", interval_s: int, start_s: int, end_s: int, watermark_s: float
+    both: Source, interval_s: int, start_s: int, end_s: int, watermark_s: float
 ) -> Iterator[dict[str, Any]]:
-    db, known, wanted = source.db, source.known, source.wanted
+    db, known, wanted = both.db, both.known, both.wanted
     coarsest = next(t for t in (DAILY, HOURLY, known.base) if interval_s % t.interval_s == 0)
     start_s, end_s = down(start_s, interval_s), up(end_s, interval_s)
-    with source.reader() as reader:
+    with both.reader() as reader:
         for tier, step_s, low_s, high_s in fetch.segments(
             coarsest, interval_s, start_s, end_s, known
         ):
-            for (from_s, last_s), is_lacking in gaps.split(low_s, high_s, step_s, source.ranges):
+            for (from_s, last_s), is_lacking in gaps.split(low_s, high_s, step_s, both.ranges):
                 series = max(len(wanted.series), _UNNAMED * is_lacking)
                 rows_each = series * (1 if is_lacking else step_s // tier.interval_s)
                 window_s = step_s * max(1, _ROWS_PER_WINDOW // rows_each)
                 while from_s < last_s:
                     to_s = min(down(from_s + window_s, step_s), last_s)
                     if reader is not None and is_lacking:
-                        both = reader.whole(db, known, from_s, to_s)
+                        fuller = reader.whole(db, known, from_s, to_s)
                         lost = Lost(db, from_s, to_s)
-                        yield from answer.merged(both, wanted, step_s, lost, watermark_s)
+                        yield from answer.merged(fuller, wanted, step_s, lost, watermark_s)
                     else:
                         singles: list[Single] = []
                         until_s = from_s
@@ -206,8 +205,8 @@ def summary(
     if watermark_s is None:
         watermark_s = newest_s(db, days) or 0
     low_s, high_s = fetch.outward(start_s, end_s, known)
-    source = _Source(db, known, wanted, days, _ranges(known, days, low_s, high_s))
-    pieces = gaps.split(low_s, high_s, known.base_s, source.ranges)
+    both = Source(db, known, wanted, days, source.ranges(known, days, low_s, high_s))
+    pieces = gaps.split(low_s, high_s, known.base_s, both.ranges)
     merged: dict[int, Merged] = {}
     with fetch.snapshot(db):
         for ends, is_lacking in pieces:
@@ -216,7 +215,7 @@ def summary(
                     rows = fetch.rows_between(db, tier, wanted, known, *part)
                     _add(merged, rows)
         lost = Lost(db, low_s, high_s)
-    with source.reader() as reader:
+    with both.reader() as reader:
         for ends, is_lacking in pieces:
             if reader is not None and is_lacking:
                 _add(merged, reader.whole(db, known, *ends))
@@ -229,23 +228,6 @@ def summary(
             )
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What rows come from: the store and, for some times, the day files as well."""
-
-    db: sqlite3.Connection
-    known: Settled
-    wanted: Wanted
-    days: "DayRows | None"
-    ranges: list[Gap]
-
-    def reader(self) -> "AbstractContextManager[Reader | None]":
-        """Of both together; None where the store alone answers."""
-        if self.days is None or not self.ranges:
-            return nullcontext()
-        return self.days.reader(self.wanted, self.ranges)
-
-
 def _add(merged: dict[int, Merged], rows: Iterable[Row]) -> None:
     for row in rows:
         known = merged.get(row[2])
@@ -253,16 +235,6 @@ def _add(merged: dict[int, Merged], rows: Iterable[Row]) -> None:
             merged[row[2]] = Merged(row)
         else:
             known.add(row)
-
-
-def _ranges(known: Settled, days: "DayRows | None", start_s: int, end_s: int) -> list[Gap]:
-    """Where in [start_s, end_s) day files may have more than the store: sorted, disjoint, grown to
-    the intervals that are kept."""
-    if days is None or not known.gaps or start_s >= end_s:
-        return []
-    longest_s = HOUR_S if known.mixed else known.base_s
-    found = gaps.within(known.gaps, longest_s, days.spans(), start_s, end_s)
-    return gaps.joined(fetch.outward(*ends, known) for ends in found)
 
 
 def _spoken(seconds: int) -> str:

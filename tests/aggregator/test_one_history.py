@@ -19,7 +19,7 @@ from aggregator import histogram, interval
 from aggregator.history.dayfolder import FOLDER
 from aggregator.interval import DAY_S, HOUR_S
 from aggregator.rollup import RollupBuffer
-from aggregator.store import fetch, gaps, query
+from aggregator.store import course, fetch, gaps, query
 from aggregator.store.dayrows import DayRows
 from aggregator.store.gaps import FOREVER
 from aggregator.store.schema import QUANTILES
@@ -175,6 +175,26 @@ def test_any_mixture_of_store_and_day_files_answers_like_one_flat_list(
     inside = [each for each in chosen if start_s <= T0 + each[1] < end_s]
     found = {(r["metric"], 0): told(r) for r in summaries(folder, start_s, end_s)}
     assert found == {(m, 0): n for (m, _), n in plain(inside, 2 * T0).items()}
+    assert_courses(folder, chosen)
+
+
+def assert_courses(folder: Path, records: Flat) -> None:
+    """First, lowest, highest and last value of each base interval are those of *records*."""
+    cells: dict[tuple[str, int], Flat] = {}
+    for each in records:
+        cells.setdefault((f"m{each[0]}", T0 + each[1] // 300 * 300), []).append(each)
+    with closing(query.open_readonly(folder / "rollups.db")) as db:
+        courses = course.courses(db, "*", start_s=0, end_s=2**40, days=DayRows(folder / FOLDER))
+    for one in courses:
+        assert one.points == sorted(one.points, key=lambda point: point.start_s)
+        for point in one.points:
+            inside = cells.pop((one.metric, point.start_s))
+            values = [value for _, _, value in inside]
+            assert (point.minimum, point.maximum) == (min(values), max(values))
+            for value, extreme in ((point.first, min), (point.last, max)):
+                at_s = extreme(at_s for _, at_s, _ in inside)
+                assert value in [value for _, when_s, value in inside if when_s == at_s]
+    assert not cells
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def lose_the_store(desk, *, damaged=True):
 
 @pytest.mark.parametrize("damaged", [True, False])
 def test_commands_answer_as_before_after_the_store_was_lost(recorded, damaged):
-    """show, summary and export, by any interval, in text and as JSON, and nothing on stderr."""
+    """show, summary, export and report, in text and as JSON, and nothing on stderr."""
     asked = [
         ("metrics", "show", "--json"),
         ("metrics", "show", "--json", "--interval", "1h", "--metric", "pnl"),
@@ -60,6 +60,8 @@ def test_commands_answer_as_before_after_the_store_was_lost(recorded, damaged):
         ("metrics", "summary", "--hours", "1"),
         ("metrics", "export"),
         ("metrics", "export", "--match", "engine=intra*", "--format", "json"),
+        ("report",),
+        ("report", "--hours", "2"),
     ]
     before = [recorded.run(*argv) for argv in asked]
     assert all(ended.code == 0 and ended.out for ended in before)
@@ -106,6 +108,8 @@ def test_what_day_files_left_out_and_what_is_damaged_is_said_once(desk):
         assert ended.code == 0
         assert thinned in ended.err and damaged in ended.err, argv
         assert ended.err.count("\n") == 2
+    ended = desk.run("report")
+    assert ended.err.count("\n") == 2 and thinned in ended.err and damaged in ended.err
     assert sum(row["count"] for row in desk.run("metrics", "show", "--json").rows) == 500
 
 

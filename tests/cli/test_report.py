@@ -505,9 +505,10 @@ def test_a_plot_takes_the_width_and_colours_of_its_page():
 def test_facts_are_gathered_without_anything_there(desk):
     """Every part that isn't there is named, or simply empty."""
     from cli import place
+    from cli.rollups import day_rows
 
     where = place.find({"--data-dir": str(desk.data_dir)})
-    facts = report_facts.gather(where, 0, 3600)
+    facts = report_facts.gather(where, 0, 3600, day_rows(where))
     assert facts.records == 0 and [one.partition(":")[0] for one in facts.missing] == ["rollups"]
 
 

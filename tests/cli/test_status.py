@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from aggregator.history.dayfolder import FOLDER
 from aggregator.store.store import Store
 from cli import condition, place, render, status
 from cli.gather import gather
@@ -21,6 +22,7 @@ from notifier.alert import Severity, rfc3339
 from ringbuf import Recorder
 from tests.cli.conftest import SECOND_NS, Terminal, clean_environment, unmeasured
 from tests.cli.test_metrics import rollup
+from tests.daywrite import record, write_days
 
 CONTRACT = {
     "state", "score", "reasons", "engines", "alerts", "deliveries", "performance", "records_lost",
@@ -329,6 +331,15 @@ def test_latency_and_pnl_of_the_last_hour_are_shown(well):
     out = well.run("status").out
     assert re.search(r"tick_latency +engine=intraday +[12].* ms +800 ms +800 ms +▁█", out)
     assert "pnl engine=intraday: -1,250 INR" in out
+
+
+def test_an_hour_that_was_not_rolled_up_is_not_passed_over_in_silence(well):
+    """Day files have it: where to look is said, and only then."""
+    assert "day files" not in well.run("status").out
+    Store.open(well.data_dir / "rollups.db", rolling=False).close()
+    assert "day files" not in well.run("status").out
+    write_days(well.data_dir / FOLDER, [record(time.time(), 0.4, "tick_latency")])
+    assert "see `tickwatch metrics summary --hours 1`" in well.run("status").out
 
 
 def test_a_damaged_store_makes_it_unknown_and_hides_nothing_else(well):
