@@ -149,9 +149,11 @@ def shell(place):
     """The shell, with a service and an engine that run whatever happened before."""
     if place.service.poll() is not None:
         place.service = place.desk.service()
+    elif place.engine.poll() is None:
+        return place
     if place.engine.poll() is not None:
         place.engine = trouble(place.desk)
-    wait_for(lambda: _settled(place.desk.status()), "a service that has seen its engine")
+    settle(place.desk)
     return place
 
 
@@ -173,7 +175,7 @@ def place(tmp_path_factory):
             engine = trouble(desk)
             wait_for(lambda: desk.json("deliveries", "list", "--state", "dead"), "a dead delivery")
             wait_for(lambda: len(desk.json("alerts", "list")) >= 2, "the alerts")
-            wait_for(lambda: "pnl" in desk.command("metrics", "summary"), "the rollups")
+            settle(desk)
             made = Shell(desk, sink, service, engine)
             (made.folder / "feed").write_bytes(b"\n".join(synthetic(2.0)))
             (made.folder / "new.toml").write_text(
@@ -192,9 +194,15 @@ def trouble(desk):
     return engine
 
 
+def settle(desk):
+    """Wait until the service has read and reported all that its engine wrote."""
+    wait_for(lambda: _settled(desk.status()), "a service that has read all of its engine")
+
+
 def _settled(status):
-    alive = [row["state"] for row in status["engines"]] == ["alive"]
-    return alive and not [reason for reason in status["reasons"] if "started" in reason]
+    engines = [(row["state"], row["read"] == row["written"] > 0) for row in status["engines"]]
+    started = [reason for reason in status["reasons"] if "started" in reason]
+    return engines == [("alive", True)] and not started
 
 
 @pytest.mark.parametrize("typed", [line for line in TYPED if words_of(line)[0] != "demo"])
