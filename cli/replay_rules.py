@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from aggregator.rules import ruleset
+from aggregator.rules.builtin import OWN_METRICS
 from aggregator.rules.evaluator import Evaluator
 from aggregator.rules.rule import ABSENT, Rule
 from aggregator.rules.rulefile import RuleFile
@@ -31,12 +32,6 @@ from cli.would_send import Sent, Telling, messages
 from notifier.alert import Severity, Transition
 from notifier.settings import REPEATS_S
 
-# The aggregator measures these itself each second; they are in no history.
-OWN_METRICS = frozenset({
-    "engine_down", "records_lost", "alerts_lost", "disk_used_pct", "day_files_evicted",
-    "artifact_age_hours", "delivery_failing", "pipeline_restarts", "history_problem",
-    "history_dropped", "alert_lines_missing",
-})  # fmt: skip
 _LONGEST_WARMUP_S = 86_400
 _PROGRESS_S = 0.5
 BOTH, FIRST, SECOND = "both", "first", "second"

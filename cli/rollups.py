@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from aggregator.history.dayline import Record
 from aggregator.history.dayreader import read_records
 from aggregator.store import query
 from aggregator.store.dayrows import DayRows
-from aggregator.store.fetch import Wanted
+from aggregator.store.fetch import Named, Wanted
 from cli import render, times
 from cli.place import Place
 from cli.problems import Failed, UsageError, suggestion
@@ -78,7 +78,7 @@ def question(
     everything = Wanted(db, "*", {}).series.values()
     unnamed = days is not None and query.lacking(db, days, start_s, end_s)
     if everything and not unnamed and not Wanted(db, metric, match).series:
-        raise Failed(_no_series(metric, match, sorted({series.metric for series in everything})))
+        raise Failed(_no_series(metric, match, _recorded(everything)))
     return Question(metric, match, start_s, end_s, interval_s)
 
 
@@ -113,10 +113,17 @@ def hint(where: Place, metric: str) -> str:
     """What *metric* may have been meant to be, going by the store; nothing without one."""
     try:
         with opened(where) as db:
-            known = {series.metric for series in Wanted(db, "*", {}).series.values()}
+            known = _recorded(Wanted(db, "*", {}).series.values())
     except query.StoreError:
         return ""
     return "" if metric in {"*", *known} else suggestion(metric, known)
+
+
+def _recorded(series: Iterable[Named]) -> list[str]:
+    """Names of metrics that engines record."""
+    from aggregator.rules.builtin import OWN_METRICS  # only a mistake needs it
+
+    return sorted({each.metric for each in series} - OWN_METRICS)
 
 
 def _no_series(metric: str, match: Mapping[str, str], known: list[str]) -> str:

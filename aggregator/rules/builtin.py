@@ -1,10 +1,7 @@
 """The rules that are there without a rule file.
 
 Data like those of a file, which can change or replace each by its name.  They watch what every
-engine records, and what the aggregator samples itself: ``engine_down``, ``records_lost``,
-``alerts_lost``, ``alert_lines_missing``, ``disk_used_pct``, ``day_files_evicted``,
-``history_problem``, ``history_dropped``, ``artifact_age_hours``, ``delivery_failing``,
-``pipeline_restarts``.
+engine records, and ``OWN_METRICS``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +12,12 @@ from aggregator.rules.units import Level
 from notifier.alert import Severity
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
+# What the aggregator samples itself: rules watch it, no rollup and no day file has it.
+OWN_METRICS = frozenset({
+    "engine_down", "records_lost", "alerts_lost", "disk_used_pct", "day_files_evicted",
+    "artifact_age_hours", "delivery_failing", "pipeline_restarts", "history_problem",
+    "history_dropped", "alert_lines_missing",
+})  # fmt: skip
 FEED_STALE_S = 30
 # How much worse than the warning a daily loss is when it is critical.
 _LOSS_FACTOR = 1.5

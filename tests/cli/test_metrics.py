@@ -109,7 +109,9 @@ def test_series_are_chosen_by_pattern_and_label(filled):
     ],
 )
 def test_a_bad_question_says_what_is_allowed(filled, argv, code, text):
-    """One line; 2 for a wrong value, 1 for something that isn't there."""
+    """One line; 2 for a wrong value, 1 for something that isn't there, of what engines record."""
+    with Store.open(filled.data_dir / "rollups.db", 300) as store:
+        store.series_id("disk_used_pct", "%", {"mount": "/"})  # the aggregator's own
     ended = filled.run("metrics", "show", *argv)
     assert (ended.code, ended.out) == (code, "")
     assert text in ended.err

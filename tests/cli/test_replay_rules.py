@@ -15,7 +15,7 @@ from aggregator.history.daywriter import DayFiles
 from aggregator.history.history import History
 from aggregator.rollup import RollupBuffer
 from aggregator.rules import ruleset
-from aggregator.rules.builtin import builtin_rules
+from aggregator.rules.builtin import OWN_METRICS, builtin_rules
 from aggregator.rules.evaluator import Evaluator
 from aggregator.rules.rule import Rule
 from aggregator.rules.rulefile import RuleFile, parse_rules
@@ -26,7 +26,7 @@ from aggregator.store.store import Store
 from cli import past, stand_in
 from cli.past import Names, Past, counts
 from cli.quiet import Quiet
-from cli.replay_rules import OWN_METRICS, Trial
+from cli.replay_rules import Trial
 from cli.stand_in import Order, Shape
 from cli.would_send import Telling, messages
 from notifier import ledger
