@@ -23,6 +23,7 @@ from notifier.plugin import AlertDeliveryPlugin, Message, PermanentError, Retrya
 from notifier.settings import NotifierSettings, PluginSettings
 from ringbuf import descriptor
 from ringbuf.ownership import WriterLock
+from tests.environments import unmeasured
 
 ROOT = Path(__file__).parents[2]
 INSTALLATION = uuid.UUID(int=7)
@@ -188,7 +189,7 @@ class Desk:
             [sys.executable, "-m", "cli", "--data-dir", str(self.data_dir), *argv],
             check=False,
             cwd="/",
-            env=clean_environment() | environment,
+            env=unmeasured() | environment,
             capture_output=True,
             text=True,
             timeout=60,
@@ -201,18 +202,6 @@ def unlink_segments(data_dir: Path) -> None:
     for path in (data_dir / "rings").glob("*.json"):
         for segment in descriptor.read(path.parent, path.stem).segments:
             (Path("/dev/shm") / segment.lstrip("/")).unlink(missing_ok=True)
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without settings of the machine's own, and with the sources on the path."""
-    own = ("MONITORING_", "COLUMNS", "LINES", "NO_COLOR")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
-    return environment | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "USER": "asha"}
-
-
-def unmeasured() -> dict[str, str]:
-    """A clean environment in which coverage, which loads modules of its own, doesn't start."""
-    return {k: v for k, v in clean_environment().items() if not k.startswith("COV")}
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ import pytest
 
 from cli.synthetic import synthetic
 from cli.usage import COMMANDS, OVERVIEW, PROGRAM
-from tests.cli.conftest import ROOT, clean_environment
+from tests.cli.conftest import ROOT
+from tests.environments import clean_environment, unmeasured
 from tests.pipeline.conftest import Desk
 from tests.segments import unlink_segments
 from tests.servers import HttpServer, Reply
@@ -73,7 +74,7 @@ class Shell:
         tickwatch.write_text(f'#!/bin/sh\nexec {sys.executable} -m cli "$@"\n')
         tickwatch.chmod(0o755)
         path = f"{self.folder}:{self.folder}/.venv/bin:{desk.environment['PATH']}"
-        self.environment = desk.environment | {"PATH": path}
+        self.environment = unmeasured(desk.environment) | {"PATH": path}
 
     def start(self, line):
         """Begin to run *line*: where the service is, or in a place of its own if it starts one."""

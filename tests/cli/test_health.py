@@ -28,8 +28,8 @@ from notifier.alert import Severity
 from notifier.plugin import AlertDeliveryPlugin
 from notifier.settings import PluginSettings
 from ringbuf import Recorder
-from tests.cli.conftest import clean_environment
 from tests.cli.test_metrics import T0, rollup
+from tests.environments import clean_environment
 from tests.servers import HttpServer, Reply
 
 NS = 10**9

@@ -12,8 +12,8 @@ import pytest
 from aggregator.history.dayfolder import FOLDER
 from aggregator.rollup import RollupBuffer
 from aggregator.store.store import Store
-from tests.cli.conftest import unmeasured
 from tests.daywrite import record, write_days
+from tests.environments import unmeasured
 
 T0 = 1_769_850_000  # 2026-01-31 09:00 UTC
 LABELS = {"engine": "intraday"}

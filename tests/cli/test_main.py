@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli import __main__ as entry
-from tests.cli.conftest import clean_environment, unmeasured
+from tests.environments import clean_environment, unmeasured
 
 
 @pytest.fixture

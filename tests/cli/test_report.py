@@ -20,8 +20,8 @@ from cli.report_rows import median
 from notifier import ledger, tally
 from notifier.alert import Kind, Severity
 from notifier.decisions import Journal, covering, decide
-from tests.cli.conftest import clean_environment
 from tests.cli.test_metrics import rollup
+from tests.environments import clean_environment, unmeasured
 
 NS = 10**9
 HOUR = 3600
@@ -340,7 +340,7 @@ def test_text_and_json_load_nothing_heavy(day):
         "heavy = {'numpy', 'matplotlib', 'pydantic', 'requests'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
-    environment = {k: v for k, v in clean_environment().items() if not k.startswith("COV")}
+    environment = unmeasured()
     ended = subprocess.run(
         [sys.executable, "-c", code, "--data-dir", str(day.data_dir), "report", "--json"],
         check=False, env=environment, capture_output=True, text=True,

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from ringbuf import Recorder
-from tests.cli.conftest import clean_environment, unlink_segments
+from tests.cli.conftest import unlink_segments
+from tests.environments import clean_environment
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from aggregator.store.store import Store
 from cli import place, rollups, thresholds
 from cli.rulecheck import fires
 from notifier.alert import Severity
-from tests.cli.conftest import unmeasured
 from tests.cli.test_metrics import T0, rollup
+from tests.environments import unmeasured
 
 WARNING, CRITICAL = Severity.WARNING, Severity.CRITICAL
 FIELDS = {

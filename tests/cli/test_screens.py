@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import clean_environment
+from tests.environments import clean_environment
 from tests.pipeline.conftest import Desk
 from tests.tmux import PROMPT, Terminal, require
 

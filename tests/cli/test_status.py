@@ -20,9 +20,10 @@ from cli import condition, place, render, status
 from cli.gather import gather
 from notifier.alert import Severity, rfc3339
 from ringbuf import Recorder
-from tests.cli.conftest import SECOND_NS, Terminal, clean_environment, unmeasured
+from tests.cli.conftest import SECOND_NS, Terminal
 from tests.cli.test_metrics import rollup
 from tests.daywrite import record, write_days
+from tests.environments import clean_environment, unmeasured
 
 CONTRACT = {
     "state", "score", "reasons", "engines", "alerts", "deliveries", "performance", "records_lost",

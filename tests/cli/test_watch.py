@@ -14,7 +14,7 @@ import pytest
 
 from cli import place, watch
 from notifier.alert import Kind, Severity
-from tests.cli.conftest import clean_environment
+from tests.environments import clean_environment
 
 DAY_S = 86_400
 

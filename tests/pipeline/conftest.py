@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.environments import unmeasured
 from tests.segments import unlink_segments
 from tests.servers import HttpServer
 from tests.waiting import PATIENCE_S, wait_for
@@ -84,7 +85,7 @@ class Desk:
             [sys.executable, "-m", "cli", "--data-dir", str(self.data_dir), *arguments],
             check=False,
             cwd="/",
-            env=self.environment,
+            env=unmeasured(self.environment),
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
