@@ -5,6 +5,7 @@ from itertools import chain
 from typing import Any
 
 from cli import known, place, render, rollups, times
+from cli.place import Place
 from cli.render import Cell, Column, Look, Styled
 from cli.rollups import Question, Row
 
@@ -37,7 +38,7 @@ def show(args: Mapping[str, Any]) -> int:
     if how.json:
         return 0
     if not rows:
-        _nothing(asked, how)
+        _nothing(where, asked, how)
     elif how.terminal:
         _by_series(rows, how)
     else:
@@ -48,11 +49,11 @@ def show(args: Mapping[str, Any]) -> int:
     return 0
 
 
-def _nothing(asked: Question, how: Look) -> None:
+def _nothing(where: Place, asked: Question, how: Look) -> None:
     since, until = (times.show_s(s, utc=how.utc) for s in (asked.start_s, asked.end_s))
     render.note(
         f"no records from {since} to {until}: use --hours or --from, "
-        f"or see `tickwatch status` whether an engine writes"
+        f"or see `tickwatch status` whether an engine writes{rollups.hint(where, asked.metric)}"
     )
 
 
@@ -132,7 +133,7 @@ def summary(args: Mapping[str, Any]) -> int:
         columns = chain(_SERIES, _NUMBERS, (Column("avg before"), Column("p99 before")))
         render.table(how, tuple(columns), [_summary_cells(row) for row in rows])
     else:
-        _nothing(asked, how)
+        _nothing(where, asked, how)
     return 0
 
 

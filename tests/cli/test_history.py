@@ -113,6 +113,30 @@ def test_what_day_files_left_out_and_what_is_damaged_is_said_once(desk):
     assert sum(row["count"] for row in desk.run("metrics", "show", "--json").rows) == 500
 
 
+def test_a_mistaken_name_is_told_where_day_files_might_know_it(desk):
+    """Of a metric that the store can't rule out."""
+    with Store.open(desk.data_dir / "rollups.db", rolling=False) as store:
+        store.series_id("tick_latency", "ms", LABELS)
+        store.commit([], {}, {"made": b"1"})
+    write_days(desk.data_dir / FOLDER, [record(T0, 1.0, "tick_latency", LABELS)])
+    for words in (("show",), ("summary",)):
+        ended = desk.run("metrics", *words, "--metric", "tick_latncy", "--hours", "1")
+        assert (ended.code, ended.out) == (0, "")
+        assert "no records" in ended.err and "did you mean tick_latency?" in ended.err
+
+
+def test_silences_are_reported_after_the_store_was_lost(desk):
+    """When an engine wrote is known from its day files as well."""
+    records = [record(T0 + at_s, 1.0, "m", LABELS) for at_s in (0, 300, 3000, 3300)]
+    write_days(desk.data_dir / FOLDER, records)
+    Store.open(desk.data_dir / "rollups.db", rolling=False).close()
+    [report] = desk.run("report", "--hours", "1", "--json").rows
+    [gap] = report["gaps"]
+    assert (gap["engine"], gap["from"], gap["to"]) == (
+        "intraday", "2026-01-31T09:10:00.000000Z", "2026-01-31T09:50:00.000000Z"
+    )  # fmt: skip
+
+
 # raw records
 
 
