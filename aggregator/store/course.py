@@ -110,8 +110,7 @@ def _rows(
         return
     start_s, end_s = fetch.down(start_s, known.base_s), min(end_s, newest_s)
     both = Source(db, known, wanted, days, source.ranges(known, days, start_s, end_s))
-    oldest_s = min([low_s for low_s, _ in both.ranges], default=newest_s)
-    start_s = max(start_s, min(oldest_s, fetch.oldest_s(db) or oldest_s))
+    start_s = max(start_s, source.oldest_s(db, both.ranges, newest_s))
     with both.reader() as reader:
         for tier, step_s, low_s, high_s in fetch.segments(
             known.base, known.base_s, start_s, end_s, known

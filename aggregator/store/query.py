@@ -140,9 +140,7 @@ def metrics(
     newest = newest_s(db, days) or 0
     low_s, high_s = down(start_s, interval_s), up(min(end_s, newest), interval_s)
     ranges = source.ranges(known, days, low_s, high_s)
-    # Only where there can be rows, so that nobody walks through empty years.
-    oldest_s = min([start for start, _ in ranges], default=newest)
-    start_s, end_s = max(start_s, min(oldest_s, fetch.oldest_s(db) or oldest_s)), min(end_s, newest)
+    start_s, end_s = max(start_s, source.oldest_s(db, ranges, newest)), min(end_s, newest)
     wanted = Wanted(db, metric, match or {})
     if start_s >= end_s or not (wanted.series or ranges):
         return iter(())

@@ -39,3 +39,9 @@ def ranges(known: Settled, days: "DayRows | None", start_s: int, end_s: int) -> 
     longest_s = HOUR_S if known.mixed else known.base_s
     found = gaps.within(known.gaps, longest_s, days.spans(), start_s, end_s)
     return gaps.joined(fetch.outward(*ends, known) for ends in found)
+
+
+def oldest_s(db: sqlite3.Connection, ranges: list[Gap], newest_s: int) -> int:
+    """Where rows can begin, so that nobody walks through empty years; *newest_s* without any."""
+    raw_s = min((start_s for start_s, _ in ranges), default=newest_s)
+    return min(raw_s, fetch.oldest_s(db) or raw_s)
